@@ -1,0 +1,47 @@
+"""Mistakes that a user can mend: one plain line each, never a traceback."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class FinerRankError(Exception):
+    """Something the user can mend. The command line prints it on one line and exits with 2."""
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing wrong with an input: where it stands, what it is, and what to do."""
+
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        # Names come from untrusted files: control characters would break the one line, or the terminal.
+        return printable(f"{self.where}: {self.what}; {self.remedy}")
+
+
+class Faults(FinerRankError):
+    """All that is wrong with an input, found in one pass."""
+
+    def __init__(self, subject: str, faults: Iterable[Fault]) -> None:
+        self.subject = printable(subject)
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        if len(self.faults) == 1:
+            return [f"{self.subject}: {self.faults[0]}"]
+        return [f"{self.subject}: {len(self.faults)} faults", *(f"  {fault}" for fault in self.faults)]
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, line breaks and direction marks escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def raise_if_any(subject: str, faults: Iterable[Fault]) -> None:
+    """Raise `Faults` unless `faults` is empty."""
+    found = tuple(faults)
+    if found:
+        raise Faults(subject, found)

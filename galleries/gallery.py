@@ -1,0 +1,343 @@
+"""A gallery: identity-labelled real photos that generated images are ranked against."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.image_set import (
+    column_names,
+    image_digests,
+    new_folder,
+    read_card,
+    read_rows,
+    row_faults,
+    table_digest,
+    values_of,
+    write_image_set,
+)
+from galleries.sources import Found
+from galleries.sources.folder import find_in_folder
+from galleries.tables import find_metadata
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("reference", "gallery", "distractor")
+GRANULARITIES = ("instance", "category")
+DEFAULT_CATEGORY = "all"
+CARD_NAME = "gallery.toml"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A real photo. Absent values are "".
+
+    Attributes:
+        category: pool of look-alikes that the identity is ranked within.
+        identity: who or what it shows.
+        split: `reference` (the generator may see it), `gallery`, or `distractor` (of nobody who is asked for).
+        encounter: photos of one encounter (burst, day, place) share a value.
+        viewpoint: side or angle, such as `left`.
+        bbox: `x,y,width,height` in pixels.
+        mask_file_name: mask of the subject, relative to the gallery.
+        source_id: the photo's name where it came from.
+        path: the file; not part of the table.
+    """
+
+    file_name: str
+    category: str
+    identity: str
+    split: str
+    encounter: str = ""
+    viewpoint: str = ""
+    bbox: str = ""
+    mask_file_name: str = ""
+    source_id: str = ""
+    path: Path = field(default=Path(), compare=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class GalleryCard:
+    """What `gallery.toml` says of a gallery."""
+
+    name: str
+    version: str = "1"
+    granularity: str = "instance"
+    description: str = ""
+    licence: str = ""
+    source: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """An immutable set of labelled photos, sorted by file name, whatever the order on disk.
+
+    Raises:
+        Faults: (on opening) every fault of the table at once.
+    """
+
+    card: GalleryCard
+    photos: tuple[Photo, ...]
+    root: Path = field(compare=False)
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Gallery":
+        """Open a gallery folder, a folder tree, or the reference code's `gallery_data.csv` and `train_data.csv`.
+
+        No image is read. Datasets of the Hugging Face hub are built into a folder first (`from_found`).
+
+        Raises:
+            Faults: all faults of table, card and tree.
+            FinerRankError: nothing that could be a gallery.
+        """
+        from galleries.sources.reference_code import find_gallery_in_reference_code
+
+        root = Path(path)
+        if not root.is_dir():
+            raise FinerRankError(f"{root}: no such gallery folder; check the path, or make one: finer-rank gallery build")
+        if find_metadata(root) or (root / CARD_NAME).is_file():
+            return cls._open_table(root)
+        if (root / "gallery_data.csv").is_file():
+            return cls.from_found(find_gallery_in_reference_code(root), GalleryCard(name=_name_of(root)), root)
+        if (root / "state.json").is_file() or (root / "dataset_dict.json").is_file():
+            raise FinerRankError(f"{root}: a saved dataset; make a gallery of it first: finer-rank gallery build hub {root}")
+        tree = find_in_folder(root, SPLITS)
+        gallery = cls.from_found(tree.images, GalleryCard(name=_name_of(root)), root)
+        return replace(gallery, ignored=tree.ignored)
+
+    @classmethod
+    def _open_table(cls, root: Path) -> "Gallery":
+        card = read_card(root / CARD_NAME, GalleryCard, name=_name_of(root))
+        table, rows = read_rows(root, Photo, required=("file_name", "category", "identity", "split"))
+        faults = row_faults(table, rows, ("category", "identity"))
+        for i, photo in enumerate(rows):
+            if photo.split not in SPLITS:
+                where = f"{table.where(i)} ({photo.file_name})"
+                faults.append(Fault(where, f"split is {photo.split!r}", f"write one of {', '.join(SPLITS)}"))
+            if photo.bbox and not _is_bbox(photo.bbox):
+                where = f"{table.where(i)} ({photo.file_name})"
+                faults.append(Fault(where, f"bbox {photo.bbox!r}", "write x,y,width,height in pixels"))
+        if card.granularity not in GRANULARITIES:
+            faults.append(
+                Fault(CARD_NAME, f"granularity {card.granularity!r}", f"write one of {', '.join(GRANULARITIES)}")
+            )
+        raise_if_any(str(root), faults + _label_faults(rows))
+        return cls(card, tuple(sorted(rows, key=lambda photo: photo.file_name)), root)
+
+    @classmethod
+    def from_found(
+        cls,
+        found: Iterable[Found],
+        card: GalleryCard,
+        root: Path,
+        *,
+        category: str = "",
+        include: Sequence[str] = (),
+        n_references: int = 0,
+        seed: int = 0,
+    ) -> "Gallery":
+        """A gallery of the images that a source found.
+
+        Args:
+            category: one category for all; else the source's own, else "all".
+            include: patterns (`dog*`) of identities to take; all where empty.
+            n_references: photos of each identity to set aside as references, where the source has no split.
+            seed: of that choice, which does not depend on file order.
+
+        Raises:
+            Faults: see `Gallery`.
+        """
+        photos = _photos(found, category, include)
+        if not photos:
+            raise FinerRankError(f"{root}: no photo is left; loosen --include ({', '.join(include)})")
+        faults = [Fault(p.file_name, "empty identity", "fill it in") for p in photos if not p.identity.strip()]
+        faults += [
+            Fault(p.file_name, f"split is {p.split!r}", f"write one of {', '.join(SPLITS)}")
+            for p in photos
+            if p.split and p.split not in SPLITS
+        ]
+        raise_if_any(str(root), faults)
+        if any(photo.split for photo in photos):
+            if n_references:
+                raise FinerRankError(f"{root}: has a split of its own; leave --references out")
+            photos = [photo if photo.split else replace(photo, split="gallery") for photo in photos]
+        else:
+            photos = _with_seeded_split(photos, n_references, seed, root)
+        raise_if_any(str(root), _label_faults(photos))
+        return cls(card, tuple(sorted(photos, key=lambda photo: photo.file_name)), root)
+
+    @classmethod
+    def build(
+        cls,
+        found: Sequence[Found],
+        card: GalleryCard,
+        root: Path,
+        out: Path,
+        *,
+        symlink: bool = False,
+        progress: Callable[[str, int], Any] | None = None,
+        **options: Any,
+    ) -> "Gallery":
+        """Write what a source found as a gallery folder, and open it. `options` are those of `from_found`.
+
+        Raises:
+            Faults: every fault of labels and images; nothing is written then.
+        """
+        if len({image.name for image in found}) != len(found):
+            found = [replace(image, name=f"{i:06d}/{image.name}") for i, image in enumerate(found)]
+        by_name = {image.name: image for image in found}
+        planned = cls.from_found(found, card, root, **options)
+        missing = [
+            Fault(by_name[photo.file_name].where, f"{photo.path}: no such file", "name the folder of the images with --images")
+            for photo in planned.photos
+            if by_name[photo.file_name].content is None and not photo.path.exists()
+        ]
+        raise_if_any(str(root), missing)
+        rows = [(values_of(photo), by_name[photo.file_name]) for photo in planned.photos]
+        with new_folder(out) as folder:
+            write_image_set(folder, CARD_NAME, card, Photo, rows, symlink)
+            written = cls._open_table(folder)
+            raise_if_any(str(root), written.image_faults(progress))
+        return cls._open_table(out)
+
+    def split(self, *names: str) -> tuple[Photo, ...]:
+        """The photos of these splits."""
+        return tuple(photo for photo in self.photos if photo.split in names)
+
+    @cached_property
+    def category_of(self) -> Mapping[str, str]:
+        """Each identity's category."""
+        return {photo.identity: photo.category for photo in self.photos}
+
+    @cached_property
+    def references(self) -> Mapping[str, tuple[Photo, ...]]:
+        """The reference photos of each identity that has any."""
+        by_identity: dict[str, list[Photo]] = defaultdict(list)
+        for photo in self.split("reference"):
+            by_identity[photo.identity].append(photo)
+        return {identity: tuple(photos) for identity, photos in by_identity.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the table's rows, whatever their order on disk."""
+        return table_digest(self.photos)
+
+    def table(self) -> "pd.DataFrame":
+        """The table as a new frame, a row per photo."""
+        import pandas as pd
+
+        return pd.DataFrame([values_of(photo) for photo in self.photos], columns=list(column_names(Photo)))
+
+    def image_faults(self, progress: Callable[[str, int], Any] | None = None, decode: bool = True) -> list[Fault]:
+        """Every fault that only the image files show. Reads, and by default decodes, all of them."""
+        digests, faults = image_digests(self.photos, decode, progress)
+        faults += [
+            Fault(photo.mask_file_name, f"no such mask, named by {photo.file_name}", "put the file there, or empty the cell")
+            for photo in self.photos
+            if photo.mask_file_name and not (self.root / photo.mask_file_name).is_file()
+        ]
+        return faults + leaked_photos(self.photos, digests)
+
+    def warnings(self) -> list[str]:
+        """What is allowed but makes the scores say less than they seem to."""
+        found = []
+        photos_of: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for photo in self.split("gallery"):
+            photos_of[photo.category][photo.identity] += 1
+        for category, identities in photos_of.items():
+            n_others = sum(photo.category == category for photo in self.split("distractor"))
+            if len(identities) == 1 and not n_others:
+                found.append(f"category {category!r} has one identity: every ranking is perfect, AUC is undefined")
+            single = [identity for identity, n in identities.items() if n == 1]
+            if single:
+                found.append(
+                    f"category {category!r}: {len(single)} identities have a single gallery photo "
+                    f"({', '.join(sorted(single)[:5])}…): no held-out anchor for them"
+                )
+        without = sorted(set(self.references) - {photo.identity for photo in self.split("gallery")})
+        if without:
+            found.append(f"{len(without)} identities have references but no gallery photo: {', '.join(without[:5])}…")
+        return found
+
+
+def leaked_photos(photos: Sequence[Photo], digests: Sequence[str | None]) -> list[Fault]:
+    """Gallery photos whose bytes are those of a reference: the generator has seen the answer."""
+    references = {
+        digest: photo.file_name for photo, digest in zip(photos, digests, strict=True) if digest and photo.split == "reference"
+    }
+    return [
+        Fault(photo.file_name, f"same bytes as the reference {references[digest]}", "keep one of the two")
+        for photo, digest in zip(photos, digests, strict=True)
+        if digest in references and photo.split != "reference"
+    ]
+
+
+def _photos(found: Iterable[Found], category: str, include: Sequence[str]) -> list[Photo]:
+    columns = set(column_names(Photo)) - {"file_name", "category"}
+    photos = []
+    for image in found:
+        values = {key: value for key, value in image.values.items() if key in columns}
+        if include and not any(fnmatchcase(values.get("identity", ""), pattern) for pattern in include):
+            continue
+        own_category = category or image.values.get("category", "").strip() or DEFAULT_CATEGORY
+        values = {"identity": "", "split": "", "source_id": image.name, **values}
+        photos.append(Photo(file_name=image.name, category=own_category, path=image.path, **values))
+    return photos
+
+
+def _with_seeded_split(photos: Sequence[Photo], n_references: int, seed: int, root: Path) -> list[Photo]:
+    by_identity: dict[str, list[Photo]] = defaultdict(list)
+    for photo in photos:
+        by_identity[photo.identity].append(photo)
+    split, faults = [], []
+    for identity, own in sorted(by_identity.items()):
+        if n_references and len(own) <= n_references:
+            faults.append(
+                Fault(identity, f"{len(own)} photos, of which {n_references} would be references", "add photos, or lower --references")
+            )
+        # A keyed hash, not a generator: adding one photo or identity reshuffles nobody else's.
+        own.sort(key=lambda photo: hashlib.sha256(f"{seed}\0{photo.file_name}".encode()).digest())
+        split += [replace(p, split="reference" if i < n_references else "gallery") for i, p in enumerate(own)]
+    raise_if_any(str(root), faults)
+    return split
+
+
+def _label_faults(photos: Sequence[Photo]) -> list[Fault]:
+    categories: dict[str, set[str]] = defaultdict(set)
+    splits: dict[str, set[str]] = defaultdict(set)
+    for photo in photos:
+        categories[photo.identity].add(photo.category)
+        splits[photo.identity].add(photo.split)
+    faults = [
+        Fault(f"identity {identity!r}", f"in {len(of)} categories ({', '.join(sorted(of))})", "an identity belongs to one")
+        for identity, of in sorted(categories.items())
+        if len(of) > 1
+    ]
+    faults += [
+        Fault(f"identity {identity!r}", "both a distractor and asked for", "give its photos one kind of split")
+        for identity, of in sorted(splits.items())
+        if "distractor" in of and len(of) > 1
+    ]
+    if photos and not any("gallery" in of for of in splits.values()):
+        faults.append(Fault("split", "no photo is in the gallery", "mark photos as gallery"))
+    return faults
+
+
+def _is_bbox(text: str) -> bool:
+    parts = text.strip("[]() ").split(",")
+    try:
+        return len(parts) == 4 and all(float(part) >= 0 for part in parts)
+    except ValueError:
+        return False
+
+
+def _name_of(root: Path) -> str:
+    return root.resolve().name

@@ -1,0 +1,80 @@
+"""A tree of folders: `[category/]identity/*.jpg`, with `reference/` and `gallery/` below where photos are split."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.images import FOREIGN_SUFFIXES, SUFFIXES
+from galleries.sources import Found
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The images of a tree, and the files that were passed over because they are not images."""
+
+    images: tuple[Found, ...]
+    ignored: tuple[str, ...]
+
+
+def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = True) -> Tree:
+    """All images below `root`, labelled by their folders.
+
+    Args:
+        splits: folder names below an identity that say which split its images belong to.
+        follow_links: enter folders that are symbolic links. Never for folders of strangers.
+
+    Raises:
+        Faults: images outside any identity, too deep, at two depths, or of formats that cannot be read.
+    """
+    if not root.is_dir():
+        raise FinerRankError(f"{root}: no such folder; check the path")
+    images, ignored, faults = [], [], []
+    depths: dict[int, list[str]] = defaultdict(list)
+    for path in _files_below(root, follow_links):
+        name = path.relative_to(root).as_posix()
+        if path.suffix.lower() in FOREIGN_SUFFIXES:
+            faults.append(Fault(name, f"{path.suffix} pictures cannot be read", "convert it to JPEG or PNG"))
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            ignored.append(name)
+            continue
+        labels = list(path.relative_to(root).parts[:-1])
+        split = labels.pop() if len(labels) > 1 and labels[-1] in splits else ""
+        if not 1 <= len(labels) <= 2:
+            what = "lies in no identity's folder" if not labels else "lies too deep"
+            shape = "[category/]identity/" + (f"[{'|'.join(splits)}/]" if splits else "")
+            faults.append(Fault(name, what, f"arrange images as {shape}FILE"))
+            continue
+        depths[len(labels)].append(name)
+        values = {"category": labels[0] if len(labels) == 2 else "", "identity": labels[-1], "split": split}
+        images.append(Found(name, name, path, values))
+    if len(depths) == 2:
+        faults.append(
+            Fault(
+                depths[1][0],
+                f"this folder is an identity, but that of {depths[2][0]} a category",
+                "put every identity at the same depth",
+            )
+        )
+    raise_if_any(str(root), sorted(faults))
+    if not images:
+        raise FinerRankError(f"{root}: no image files in its folders; known endings are {' '.join(SUFFIXES)}")
+    return Tree(tuple(images), tuple(ignored))
+
+
+def _files_below(root: Path, follow_links: bool) -> list[Path]:
+    """Files below `root` in a fixed order, leaving out hidden ones and folders already visited through a link."""
+    files: list[Path] = []
+    visited: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=follow_links):
+        real = os.path.realpath(folder)
+        if real in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__MACOSX")))
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(files)

@@ -1,0 +1,148 @@
+"""Tables on disk: a row per image, as CSV, Parquet or JSON lines, read into strings."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from galleries.errors import Fault, FinerRankError
+
+METADATA_NAMES = ("metadata.csv", "metadata.parquet", "metadata.jsonl")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of strings. An absent value is "". `rows[i]` came from row `i + 1` of the file at `path`."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+
+    def where(self, row: int) -> str:
+        return f"{self.path.name} row {row + 1}"
+
+
+def find_metadata(folder: Path) -> Path | None:
+    """The metadata table of an ImageFolder, or None.
+
+    Raises:
+        FinerRankError: two tables, of which either might be meant.
+    """
+    found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise FinerRankError(
+            f"{folder}: has {' and '.join(p.name for p in found)}; keep the one that is meant"
+        )
+    return found[0] if found else None
+
+
+def read_table(path: Path) -> Table:
+    """Read a `.csv`, `.tsv`, `.parquet` or `.jsonl` table.
+
+    Raises:
+        FinerRankError: no such file, unknown kind, or damaged; names the row.
+    """
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
+    if path.suffix.lower() not in readers:
+        raise FinerRankError(f"{path}: not a table; give a {', '.join(readers)} file")
+    if not path.is_file():
+        raise FinerRankError(f"{path}: no such file; check the path")
+    try:
+        columns, rows = readers[path.suffix.lower()](path)
+    except UnicodeDecodeError as error:
+        raise FinerRankError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from None
+    except OSError as error:
+        raise FinerRankError(f"{path}: cannot be read ({error}); check its permissions") from None
+    repeated = {column for column in columns if columns.count(column) > 1}
+    if repeated:
+        raise FinerRankError(f"{path}: column {sorted(repeated)[0]!r} stands twice; rename one")
+    return Table(path, tuple(columns), tuple(rows))
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        try:
+            header = next(reader, None)
+            if header is None:
+                raise FinerRankError(f"{path}: empty; its first line must name the columns")
+            columns = [column.strip() for column in header]
+            rows = []
+            for fields in reader:
+                if not fields:
+                    continue
+                if len(fields) != len(columns):
+                    raise FinerRankError(
+                        f"{path}: line {reader.line_num} has {len(fields)} fields where the header has "
+                        f"{len(columns)}; mend the line, quoting fields that hold commas"
+                    )
+                rows.append(dict(zip(columns, fields, strict=True)))
+        except csv.Error as error:
+            raise FinerRankError(f"{path}: line {reader.line_num}: {error}; mend the line") from None
+    return columns, rows
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise FinerRankError(f"{path}: not a readable Parquet file ({error}); write it again") from None
+    columns = list(table.column_names)
+    values = [[_as_text(value) for value in column.to_pylist()] for column in table.columns]
+    return columns, [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    objects = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise FinerRankError(f"{path}: line {number} is not JSON ({error}); mend the line") from None
+        if not isinstance(value, dict):
+            raise FinerRankError(f"{path}: line {number} is not an object; write one {{...}} a line")
+        objects.append(value)
+    columns = list(dict.fromkeys(key for value in objects for key in value))
+    return columns, [{c: _as_text(value.get(c)) for c in columns} for value in objects]
+
+
+def _as_text(value: object) -> str:
+    """A cell as text. Whole floats lose the `.0` that a column of integers gets from one missing value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return str(value)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def column_faults(table: Table, required: Sequence[str], known: Sequence[str]) -> list[Fault]:
+    """Columns that are missing, and columns that nobody knows."""
+    faults = []
+    for column in required:
+        if column not in table.columns:
+            near = get_close_matches(column, set(table.columns) - set(known), n=1)
+            hint = f"rename column {near[0]!r}" if near else f"add it (columns here: {', '.join(table.columns)})"
+            faults.append(Fault(table.path.name, f"no column {column!r}", hint))
+    for column in table.columns:
+        if column not in known:
+            near = get_close_matches(column, known, n=1)
+            hint = f"{near[0]!r} is meant? Rename it" if near else f"remove it (known: {', '.join(known)})"
+            faults.append(Fault(table.path.name, f"unknown column {column!r}", hint))
+    return faults

@@ -1,0 +1,290 @@
+"""A run: all images that one personalization model made for one gallery."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.gallery import Gallery, Photo
+from galleries.image_set import (
+    column_names,
+    image_digests,
+    new_folder,
+    read_card,
+    read_rows,
+    row_faults,
+    table_digest,
+    values_of,
+    write_image_set,
+)
+from galleries.sources import Found
+from galleries.sources.folder import find_in_folder
+from galleries.tables import find_metadata
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CARD_NAME = "run.toml"
+
+CLASS_ONLY = "class-only"
+"""The `method` of an untuned generator, prompted with the class alone: its run is an anchor."""
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """An image that a generator made. Absent values are "".
+
+    Attributes:
+        category: may be left out: the gallery knows the category of an identity.
+        identity: whom it should show. Only an image of a class-only run may leave it out: it is then asked
+            for every identity of its category.
+        reference_file_name: the gallery's reference photo that it was made from (its file name or source id).
+        path: the file; not part of the table.
+    """
+
+    file_name: str
+    category: str = ""
+    identity: str = ""
+    prompt: str = ""
+    prompt_id: str = ""
+    reference_file_name: str = ""
+    seed: str = ""
+    path: Path = field(default=Path(), compare=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """What `run.toml` says of a run."""
+
+    model: str
+    authors: str = ""
+    url: str = ""
+    method: str = ""
+    base_model: str = ""
+    gallery: str = ""
+    gallery_version: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A generated image, asked whether it shows `identity`.
+
+    Attributes:
+        reference: the photo it was made from, where the run names it.
+    """
+
+    image: GeneratedImage
+    identity: str
+    category: str
+    reference: Photo | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """An immutable set of generated images, sorted by file name, whatever the order on disk.
+
+    Raises:
+        Faults: (on opening) every fault of the table at once.
+    """
+
+    card: RunCard
+    images: tuple[GeneratedImage, ...]
+    root: Path = field(compare=False)
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """Open a run folder, a tree `[category/]identity/*.png`, or the reference code's `generated_data.csv`.
+
+        No image is read. A run may come from a stranger: files outside its folder are refused.
+
+        Raises:
+            Faults: all faults of table, card and tree.
+            FinerRankError: nothing that could be a run.
+        """
+        from galleries.sources.reference_code import RUN_FILE, find_reference_code
+
+        root = Path(path)
+        if root.is_file() and root.name == RUN_FILE:
+            root = root.parent
+        if not root.is_dir():
+            raise FinerRankError(f"{root}: no such run folder; check the path, or make one: finer-rank run import")
+        card = RunCard(model=root.resolve().name)
+        if find_metadata(root) or (root / CARD_NAME).is_file():
+            return cls._open_table(root)
+        if (root / RUN_FILE).is_file():
+            return cls.from_found(find_reference_code(root / RUN_FILE), card, root)
+        if (root / "state.json").is_file() or (root / "dataset_dict.json").is_file():
+            raise FinerRankError(f"{root}: a saved dataset; make a run of it first: finer-rank run import hub {root}")
+        tree = find_in_folder(root, follow_links=False)
+        run = cls.from_found(tree.images, card, root)
+        raise_if_any(str(root), _links_outside(run.images, root))
+        return replace(run, ignored=tree.ignored)
+
+    @classmethod
+    def _open_table(cls, root: Path) -> "Run":
+        card = read_card(root / CARD_NAME, RunCard, model=root.resolve().name)
+        table, rows = read_rows(root, GeneratedImage, required=("file_name",))
+        labels = () if card.method == CLASS_ONLY else ("identity",)
+        faults = row_faults(table, rows, labels) + _links_outside(rows, root)
+        raise_if_any(str(root), faults)
+        return cls(card, tuple(sorted(rows, key=lambda image: image.file_name)), root)
+
+    @classmethod
+    def from_found(cls, found: Sequence[Found], card: RunCard, root: Path) -> "Run":
+        """A run of the images that a source found.
+
+        Raises:
+            Faults: empty labels.
+        """
+        columns = set(column_names(GeneratedImage)) - {"file_name"}
+        images = [
+            GeneratedImage(image.name, path=image.path, **{k: v for k, v in image.values.items() if k in columns})
+            for image in found
+        ]
+        faults = [
+            Fault(image.where, "empty identity", f"fill it in (only runs of method {CLASS_ONLY!r} may leave it out)")
+            for image in found
+            if card.method != CLASS_ONLY and not image.values.get("identity", "").strip()
+        ]
+        raise_if_any(str(root), faults)
+        return cls(card, tuple(sorted(images, key=lambda image: image.file_name)), root)
+
+    @classmethod
+    def build(
+        cls,
+        found: Sequence[Found],
+        card: RunCard,
+        root: Path,
+        out: Path,
+        *,
+        gallery: Gallery | None = None,
+        progress: Callable[[str, int], Any] | None = None,
+    ) -> "Run":
+        """Write what a source found as a run folder, and open it.
+
+        Args:
+            gallery: checked against, where given.
+
+        Raises:
+            Faults: every fault of labels, images and targets; nothing is written then.
+        """
+        if len({image.name for image in found}) != len(found):
+            found = [replace(image, name=f"{i:06d}/{image.name}") for i, image in enumerate(found)]
+        by_name = {image.name: image for image in found}
+        planned = cls.from_found(found, card, root)
+        faults = planned.target_faults(gallery) if gallery else []
+        faults += [
+            Fault(image.where, f"{image.path}: no such file", "name the folder of the images with --images")
+            for image in found
+            if image.content is None and not image.path.exists()
+        ]
+        raise_if_any(str(root), faults)
+        with new_folder(out) as folder:
+            rows = [(values_of(image), by_name[image.file_name]) for image in planned.images]
+            write_image_set(folder, CARD_NAME, card, GeneratedImage, rows, symlink=False)
+            raise_if_any(str(root), cls._open_table(folder).image_faults(progress))
+        return cls._open_table(out)
+
+    @property
+    def is_class_only(self) -> bool:
+        return self.card.method == CLASS_ONLY
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the table's rows, whatever their order on disk."""
+        return table_digest(self.images)
+
+    def table(self) -> "pd.DataFrame":
+        """The table as a new frame, a row per image."""
+        import pandas as pd
+
+        return pd.DataFrame([values_of(image) for image in self.images], columns=list(column_names(GeneratedImage)))
+
+    def image_faults(self, progress: Callable[[str, int], Any] | None = None) -> list[Fault]:
+        """Every fault that only the image files show. Reads and decodes all of them."""
+        return image_digests(self.images, decode=True, progress=progress)[1]
+
+    def target_faults(self, gallery: Gallery) -> list[Fault]:
+        """Images that ask for somebody whom the gallery cannot answer for."""
+        asked_for = {photo.identity for photo in gallery.split("gallery")}
+        categories = {photo.category for photo in gallery.split("gallery")}
+        references = _by_either_name(gallery.split("reference"))
+        faults = []
+        images_of: dict[str, list[GeneratedImage]] = defaultdict(list)
+        for image in self.images:
+            images_of[image.identity].append(image)
+            if image.reference_file_name and image.reference_file_name not in references:
+                faults.append(
+                    Fault(
+                        image.file_name,
+                        f"reference_file_name {image.reference_file_name!r} is no reference photo of gallery {gallery.card.name!r}",
+                        "name one by its file_name or source_id there, or empty the cell",
+                    )
+                )
+        for image in images_of.pop("", []):
+            if len(categories) > 1 and image.category not in categories:
+                faults.append(
+                    Fault(
+                        image.file_name,
+                        f"neither identity nor a category of gallery {gallery.card.name!r}",
+                        f"fill one in ({', '.join(sorted(categories))})",
+                    )
+                )
+        for identity, images in sorted(images_of.items()):
+            first = images[0].file_name
+            if identity not in asked_for:
+                near = get_close_matches(identity, asked_for, n=1)
+                hint = f"is {near[0]!r} meant?" if near else "add photos of it, or leave these images out"
+                what = f"no photo of it in gallery {gallery.card.name!r} ({len(images)} images ask for it, first {first})"
+                faults.append(Fault(f"identity {identity!r}", what, hint))
+                continue
+            true_category = gallery.category_of[identity]
+            wrong = [image for image in images if image.category not in ("", true_category)]
+            if wrong:
+                what = f"category {wrong[0].category!r} ({len(wrong)} images, first {wrong[0].file_name})"
+                faults.append(
+                    Fault(f"identity {identity!r}", what, f"the gallery says {true_category!r}; write that, or empty the cells")
+                )
+        return faults
+
+    def queries(self, gallery: Gallery) -> tuple[Query, ...]:
+        """What the run asks of a gallery, in the order of its images.
+
+        Raises:
+            Faults: see `target_faults`.
+        """
+        raise_if_any(str(self.root), self.target_faults(gallery))
+        references = _by_either_name(gallery.split("reference"))
+        identities: dict[str, list[str]] = defaultdict(list)
+        for identity in sorted({photo.identity for photo in gallery.split("gallery")}):
+            identities[gallery.category_of[identity]].append(identity)
+        queries = []
+        for image in self.images:
+            if image.identity:
+                asked = [image.identity]
+            else:
+                category = image.category if image.category in identities else next(iter(identities))
+                asked = identities[category]
+            reference = references.get(image.reference_file_name)
+            queries += [Query(image, identity, gallery.category_of[identity], reference) for identity in asked]
+        return tuple(queries)
+
+
+def _by_either_name(photos: Sequence[Photo]) -> dict[str, Photo]:
+    by_source = {photo.source_id: photo for photo in photos if photo.source_id}
+    return by_source | {photo.file_name: photo for photo in photos}
+
+
+def _links_outside(images: Sequence[GeneratedImage], root: Path) -> list[Fault]:
+    inside = root.resolve()
+    return [
+        Fault(image.file_name, "is a link that leaves the folder", "put the image itself there")
+        for image in images
+        if not image.path.resolve().is_relative_to(inside)
+    ]

@@ -1,0 +1,1 @@
+"""Embed, rank, score, compare: the judge."""

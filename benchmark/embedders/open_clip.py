@@ -1,0 +1,104 @@
+"""OpenCLIP: `open_clip:MODEL/TAG`, `open_clip:hf-hub:OWNER/NAME[@REVISION]`, `open_clip:local-dir:FOLDER`."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmark.embedders.base import LoadedModel, Preprocessing, Request, Resize, hub_file, network_model, read_state_dict, url_file
+from galleries.errors import FinerRankError
+
+PACKAGES = ("open_clip_torch", "timm", "torch")
+RESIZE: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+def load(request: Request, device: str, precision: str) -> LoadedModel:
+    """The image tower; its projected output is the embedding."""
+    import open_clip
+    import torch
+
+    name, weights, tag_config = _resolve(request)
+    try:
+        model = open_clip.create_model(
+            name,
+            pretrained=None if ":" in name else str(weights),
+            force_image_size=request.size,
+            precision="fp32",
+            pretrained_image=False,
+            weights_only=True,
+        )
+    except RuntimeError as error:
+        read_state_dict(weights)  # says so if the file itself is at fault
+        raise FinerRankError(
+            f"{weights}: these are not weights of {request.model} ({' '.join(str(error).split())[:150]}); name those that are"
+        ) from None
+    config = {**open_clip.get_model_preprocess_cfg(model), **tag_config}
+    own = _preprocessing(config, open_clip.get_model_preprocess_cfg(model)["size"] if not request.size else request.size)
+    preprocessing = own.overridden(request.resize, request.size, request.interpolation)
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = model.encode_image(pixels)
+        return features
+
+    return network_model(model, encode, preprocessing, weights, device, precision)
+
+
+def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
+    """The name to build, the weights file, and what the pretrained tag says of preprocessing."""
+    import open_clip
+    import torch
+
+    if request.model.startswith("hf-hub:"):
+        repository, _, revision = request.model.removeprefix("hf-hub:").partition("@")
+        folder = hub_file(repository, [CONFIG], revision or None).parent
+        weights = request.weights or hub_file(repository, list(WEIGHTS), revision or None)
+        return f"local-dir:{folder}", weights, {}
+    if request.model.startswith("local-dir:"):
+        folder = Path(request.model.removeprefix("local-dir:"))
+        found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+        if not found or not (folder / CONFIG).is_file():
+            raise FinerRankError(f"{folder}: needs {CONFIG} and {' or '.join(WEIGHTS)}; put them there")
+        return request.model, found[0], {}
+    name, _, tag = request.model.partition("/")
+    if open_clip.get_model_config(name) is None:
+        raise FinerRankError(f"{request.spec}: open_clip has no model {name!r}; open_clip.list_models() lists them")
+    if request.weights is not None:
+        if not request.weights.is_file():
+            raise FinerRankError(f"{request.weights}: no such weights file; check the path after '@'")
+        return name, request.weights, _tag_config(name, tag) if tag else {}
+    if not tag:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise FinerRankError(f"{request.spec}: says no weights; add /TAG ({tags}) or @FILE")
+    config = _tag_config(name, tag)
+    if config.get("hf_hub"):
+        repository, _, file = str(config["hf_hub"]).rpartition("/")
+        names = [file] if file else list(WEIGHTS)
+        safe = [n.rsplit(".", 1)[0] + ".safetensors" for n in names]
+        return name, hub_file(repository, list(dict.fromkeys([*safe, *names]))), config
+    return name, url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints"), config
+
+
+def _tag_config(name: str, tag: str) -> dict[str, Any]:
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag not in tags:
+        raise FinerRankError(f"open_clip:{name}/{tag}: no such weights; choose among {', '.join(tags) or 'none'}")
+    config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
+    quick = bool(open_clip.get_model_config(name).get("quick_gelu", False))
+    if bool(config.get("quick_gelu", False)) != quick:
+        # The library only warns, and computes with the wrong activation.
+        right = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
+        raise FinerRankError(
+            f"open_clip:{name}/{tag}: these weights were trained with {'GELU' if quick else 'QuickGELU'}; "
+            f"write open_clip:{right}/{tag}"
+        )
+    return config
+
+
+def _preprocessing(config: dict[str, Any], size: Any) -> Preprocessing:
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    mode = RESIZE[config.get("resize_mode") or "shortest"]
+    return Preprocessing(
+        (height, width), mode, (height, width), config.get("interpolation") or "bicubic", tuple(config["mean"]), tuple(config["std"])
+    )

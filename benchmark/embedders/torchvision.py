@@ -1,0 +1,44 @@
+"""Classifiers of torchvision: `torchvision:NAME`; the embedding is what enters the last layer."""
+
+from pathlib import Path
+
+from benchmark.embedders.base import LoadedModel, Preprocessing, Request, load_strictly, network_model, read_state_dict, url_file
+from galleries.errors import FinerRankError
+
+PACKAGES = ("torchvision", "torch")
+
+
+def load(request: Request, device: str, precision: str) -> LoadedModel:
+    """The network up to its last linear or convolutional layer, averaged over positions."""
+    import torch
+    from torchvision import models
+
+    if request.model not in models.list_models(module=models):
+        raise FinerRankError(f"{request.spec}: torchvision has no such classifier; torchvision.models.list_models() lists them")
+    module: torch.nn.Module = models.get_model(request.model, weights=None)
+    published = models.get_model_weights(request.model).DEFAULT
+    transform = published.transforms()
+    weights = request.weights or url_file(published.url, Path(torch.hub.get_dir()) / "checkpoints")
+    last = _last_layer(module)
+    state = {key: value for key, value in read_state_dict(weights).items() if not key.startswith(f"{last}.")}
+    module.set_submodule(last, torch.nn.Identity())
+    load_strictly(module, state, weights, request.model)
+
+    crop, short = transform.crop_size[0], transform.resize_size[0]
+    own = Preprocessing(
+        (crop, crop), "crop", (short, short), transform.interpolation.value, tuple(transform.mean), tuple(transform.std)
+    )
+    preprocessing = own.overridden(request.resize, request.size, request.interpolation)
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = module(pixels)
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+
+    return network_model(module, encode, preprocessing, weights, device, precision)
+
+
+def _last_layer(module: "torch.nn.Module") -> str:  # type: ignore[name-defined]  # noqa: F821
+    import torch
+
+    layers = [name for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)]
+    return layers[-1]

@@ -52,7 +52,12 @@ def row_norms(rows: Rows) -> Floats:
 
 
 def pair_similarity(
-    queries: Rows, gallery: Rows, query_index: Indices, gallery_index: Indices, query_norms: Floats, gallery_norms: Floats
+    queries: Rows,
+    gallery: Rows,
+    query_index: Indices,
+    gallery_index: Indices,
+    query_norms: Floats,
+    gallery_norms: Floats,
 ) -> Floats:
     """Exact cosine of chosen pairs, `[P]` float64 in [-1, 1] up to rounding."""
     similarity = np.empty(len(query_index))
@@ -171,7 +176,7 @@ def _count_by_threshold(
     gallery_block: int,
 ) -> None:
     """Add to `higher` and `equal` of the queries `members`, from a float32 product and a threshold per photo."""
-    band = _product_error(pairs.gallery.shape[1])
+    band = product_error(pairs.gallery.shape[1])
     lows = [(similarity[q] - band).astype(np.float32) for q in members]
     highs = [(similarity[q] + band).astype(np.float32) for q in members]
     unit_queries = (pairs.queries[members] / pairs.query_norms[members, None]).astype(np.float32)
@@ -200,7 +205,7 @@ def _count_by_threshold(
                 equal[q][r] += value == similarity[q][r]
 
 
-def _product_error(dim: int) -> float:
+def product_error(dim: int) -> float:
     """Bound on |float32 product - exact cosine| of unit rows, for any order of summation.
 
     Higham, Accuracy and Stability of Numerical Algorithms, section 3.1, with Cauchy-Schwarz; the constant

@@ -36,16 +36,29 @@ def estimate_mean(values: Sequence[float], identities: Sequence[str]) -> Estimat
     NaN values (a score that is undefined for the query) are left out; None if nothing remains.
     The result does not depend on the order of the queries.
     """
-    sums, counts = _totals(values, identities)
-    if len(sums) == 0:
+    defined = [(v, i) for v, i in zip(values, identities, strict=True) if not math.isnan(v)]
+    return estimate_ratio([v for v, _ in defined], [1.0] * len(defined), [i for _, i in defined])
+
+
+def estimate_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], identities: Sequence[str]
+) -> Estimate | None:
+    """Σ numerators / Σ denominators over queries, with a percentile bootstrap interval over identities.
+
+    None if there is no query, or if the denominators do not add up to more than 0.
+    """
+    above, below = _totals(numerators, identities), _totals(denominators, identities)
+    if len(below) == 0 or math.fsum(below) <= 0:
         return None
-    return _estimate(math.fsum(sums) / math.fsum(counts), _resampled_means(sums, counts))
+    return _estimate(math.fsum(above) / math.fsum(below), _resampled_ratios(above, below))
 
 
 def estimate_mean_of_identities(values: Sequence[float], identities: Sequence[str]) -> Estimate | None:
     """Mean over identities of their own means: every identity weighs the same."""
-    sums, counts = _totals(values, identities)
-    return estimate_mean([*(sums / counts)], [str(i) for i in range(len(sums))])
+    defined = [(v, i) for v, i in zip(values, identities, strict=True) if not math.isnan(v)]
+    own = [i for _, i in defined]
+    means = _totals([v for v, _ in defined], own) / np.maximum(_totals([1.0] * len(own), own), 1)
+    return estimate_mean(means.tolist(), [f"{i:09d}" for i in range(len(means))])
 
 
 def estimate_mean_of_categories(
@@ -55,45 +68,48 @@ def estimate_mean_of_categories(
 
     No interval where a category has a single identity.
     """
-    means, draws = [], []
-    for category in sorted(set(categories)):
-        own = [i for i, c in enumerate(categories) if c == category]
-        sums, counts = _totals([values[i] for i in own], [identities[i] for i in own])
-        if len(sums):
-            means.append(math.fsum(sums) / math.fsum(counts))
-            draws.append(_resampled_means(sums, counts))
-    if not means:
+    members: dict[str, list[int]] = {}
+    for i, (value, category) in enumerate(zip(values, categories, strict=True)):
+        if not math.isnan(value):
+            members.setdefault(category, []).append(i)
+    if not members:
         return None
+    means, draws = [], []
+    for _, own in sorted(members.items()):
+        above = _totals([values[i] for i in own], [identities[i] for i in own])
+        below = _totals([1.0] * len(own), [identities[i] for i in own])
+        means.append(math.fsum(above) / math.fsum(below))
+        draws.append(_resampled_ratios(above, below))
     has_all = all(len(draw) for draw in draws)
     return _estimate(math.fsum(means) / len(means), np.mean(draws, axis=0) if has_all else np.zeros(0))
 
 
-def _totals(values: Sequence[float], identities: Sequence[str]) -> tuple[Floats, Floats]:
-    """Sum and number of values of each identity, in the order of the identities' names."""
+def _totals(values: Sequence[float], identities: Sequence[str]) -> Floats:
+    """Sum of each identity's values, in the order of their names; the same in any order of queries."""
     by_identity: dict[str, list[float]] = {}
     for identity, value in zip(identities, values, strict=True):
-        if not math.isnan(value):
-            by_identity.setdefault(identity, []).append(value)
-    ordered = [by_identity[identity] for identity in sorted(by_identity)]
-    return np.array([math.fsum(v) for v in ordered]), np.array([float(len(v)) for v in ordered])
+        by_identity.setdefault(identity, []).append(value)
+    return np.array([math.fsum(by_identity[identity]) for identity in sorted(by_identity)])
 
 
-def _resampled_means(sums: Floats, counts: Floats) -> Floats:
-    """`[N_RESAMPLES]` means over identities drawn with replacement; empty if there are fewer than two."""
-    n = len(sums)
+def _resampled_ratios(above: Floats, below: Floats) -> Floats:
+    """`[N_RESAMPLES]` ratios of sums over identities drawn with replacement; empty if there are fewer than two."""
+    n = len(above)
     if n < 2:
         return np.zeros(0)
     rng = np.random.default_rng(SEED)
-    means = []
+    ratios = []
     step = max(1, min(N_RESAMPLES, 4_000_000 // n))
     for start in range(0, N_RESAMPLES, step):
         weights = rng.multinomial(n, [1 / n] * n, size=min(step, N_RESAMPLES - start))
         # Not a matrix product: its last bits depend on the number of threads.
-        means.append((weights * sums).sum(axis=1) / (weights * counts).sum(axis=1))
-    return np.concatenate(means)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios.append((weights * above).sum(axis=1) / (weights * below).sum(axis=1))
+    return np.concatenate(ratios)
 
 
 def _estimate(value: float, draws: Floats) -> Estimate:
+    draws = draws[np.isfinite(draws)]
     if len(draws) == 0:
         return Estimate(value, None, None)
     if np.ptp(draws) < 1e-12:  # a constant score: only rounding is left
@@ -133,7 +149,9 @@ class RankRange:
     tied_with_best: bool
 
 
-def compare_paired(means: Mapping[str, Mapping[str, float]], alpha: float = 0.05) -> tuple[list[PairedDifference], list[RankRange]]:
+def compare_paired(
+    means: Mapping[str, Mapping[str, float]], alpha: float = 0.05
+) -> tuple[list[PairedDifference], list[RankRange]]:
     """Compare runs pair by pair, and give each a range of ranks.
 
     Args:
@@ -198,7 +216,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _rank_ranges(means: Mapping[str, Mapping[str, float]], pairs: Sequence[PairedDifference], alpha: float) -> list[RankRange]:
+def _rank_ranges(
+    means: Mapping[str, Mapping[str, float]], pairs: Sequence[PairedDifference], alpha: float
+) -> list[RankRange]:
     beaten_by: dict[str, set[str]] = {name: set() for name in means}
     for pair in pairs:
         if pair.p_holm < alpha:

@@ -115,7 +115,7 @@ class EmbeddingStore:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise FinerRankError(
-                f"{self.folder}: cannot be written ({error.strerror}); free space there, or name another folder with --store"
+                f"{self.folder}: cannot be written ({error.strerror}); free space there, or name another --store"
             ) from None
 
     def _set_aside(self, shard: Path) -> None:

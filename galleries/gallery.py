@@ -102,13 +102,17 @@ class Gallery:
 
         root = Path(path)
         if not root.is_dir():
-            raise FinerRankError(f"{root}: no such gallery folder; check the path, or make one: finer-rank gallery build")
+            raise FinerRankError(
+                f"{root}: no such gallery folder; check the path, or make one: finer-rank gallery build"
+            )
         if find_metadata(root) or (root / CARD_NAME).is_file():
             return cls._open_table(root)
         if (root / "gallery_data.csv").is_file():
             return cls.from_found(find_gallery_in_reference_code(root), GalleryCard(name=_name_of(root)), root)
         if (root / "state.json").is_file() or (root / "dataset_dict.json").is_file():
-            raise FinerRankError(f"{root}: a saved dataset; make a gallery of it first: finer-rank gallery build hub {root}")
+            raise FinerRankError(
+                f"{root}: a saved dataset; make a gallery of it first: finer-rank gallery build hub {root}"
+            )
         tree = find_in_folder(root, SPLITS)
         gallery = cls.from_found(tree.images, GalleryCard(name=_name_of(root)), root)
         return replace(gallery, ignored=tree.ignored)
@@ -183,7 +187,7 @@ class Gallery:
         out: Path,
         *,
         symlink: bool = False,
-        progress: Callable[[str, int], Any] | None = None,
+        step: Callable[[int], Any] | None = None,
         **options: Any,
     ) -> "Gallery":
         """Write what a source found as a gallery folder, and open it. `options` are those of `from_found`.
@@ -196,7 +200,11 @@ class Gallery:
         by_name = {image.name: image for image in found}
         planned = cls.from_found(found, card, root, **options)
         missing = [
-            Fault(by_name[photo.file_name].where, f"{photo.path}: no such file", "name the folder of the images with --images")
+            Fault(
+                by_name[photo.file_name].where,
+                f"{photo.path}: no such file",
+                "name the folder of the images with --images",
+            )
             for photo in planned.photos
             if by_name[photo.file_name].content is None and not photo.path.exists()
         ]
@@ -205,7 +213,7 @@ class Gallery:
         with new_folder(out) as folder:
             write_image_set(folder, CARD_NAME, card, Photo, rows, symlink)
             written = cls._open_table(folder)
-            raise_if_any(str(root), written.image_faults(progress))
+            raise_if_any(str(root), written.image_faults(step))
         return cls._open_table(out)
 
     def split(self, *names: str) -> tuple[Photo, ...]:
@@ -236,11 +244,15 @@ class Gallery:
 
         return pd.DataFrame([values_of(photo) for photo in self.photos], columns=list(column_names(Photo)))
 
-    def image_faults(self, progress: Callable[[str, int], Any] | None = None, decode: bool = True) -> list[Fault]:
+    def image_faults(self, step: Callable[[int], Any] | None = None, decode: bool = True) -> list[Fault]:
         """Every fault that only the image files show. Reads, and by default decodes, all of them."""
-        digests, faults = image_digests(self.photos, decode, progress)
+        digests, faults = image_digests(self.photos, decode, step)
         faults += [
-            Fault(photo.mask_file_name, f"no such mask, named by {photo.file_name}", "put the file there, or empty the cell")
+            Fault(
+                photo.mask_file_name,
+                f"no such mask, named by {photo.file_name}",
+                "put the file there, or empty the cell",
+            )
             for photo in self.photos
             if photo.mask_file_name and not (self.root / photo.mask_file_name).is_file()
         ]
@@ -271,7 +283,9 @@ class Gallery:
 def leaked_photos(photos: Sequence[Photo], digests: Sequence[str | None]) -> list[Fault]:
     """Gallery photos whose bytes are those of a reference: the generator has seen the answer."""
     references = {
-        digest: photo.file_name for photo, digest in zip(photos, digests, strict=True) if digest and photo.split == "reference"
+        digest: photo.file_name
+        for photo, digest in zip(photos, digests, strict=True)
+        if digest and photo.split == "reference"
     }
     return [
         Fault(photo.file_name, f"same bytes as the reference {references[digest]}", "keep one of the two")
@@ -301,7 +315,11 @@ def _with_seeded_split(photos: Sequence[Photo], n_references: int, seed: int, ro
     for identity, own in sorted(by_identity.items()):
         if n_references and len(own) <= n_references:
             faults.append(
-                Fault(identity, f"{len(own)} photos, of which {n_references} would be references", "add photos, or lower --references")
+                Fault(
+                    identity,
+                    f"{len(own)} photos, of which {n_references} would be references",
+                    "add photos, or lower --references",
+                )
             )
         # A keyed hash, not a generator: adding one photo or identity reshuffles nobody else's.
         own.sort(key=lambda photo: hashlib.sha256(f"{seed}\0{photo.file_name}".encode()).digest())
@@ -317,7 +335,11 @@ def _label_faults(photos: Sequence[Photo]) -> list[Fault]:
         categories[photo.identity].add(photo.category)
         splits[photo.identity].add(photo.split)
     faults = [
-        Fault(f"identity {identity!r}", f"in {len(of)} categories ({', '.join(sorted(of))})", "an identity belongs to one")
+        Fault(
+            f"identity {identity!r}",
+            f"in {len(of)} categories ({', '.join(sorted(of))})",
+            "an identity belongs to one",
+        )
         for identity, of in sorted(categories.items())
         if len(of) > 1
     ]

@@ -63,7 +63,8 @@ def read_rows(folder: Path, row_type: type[Row], required: Sequence[str]) -> tup
         raise Faults(str(folder), faults)
     if not table.rows:
         raise FinerRankError(f"{path}: no rows; add a row per image")
-    return table, [row_type(path=folder / row["file_name"], **row) for row in table.rows]
+    make: Callable[..., Row] = row_type
+    return table, [make(path=folder / row["file_name"], **row) for row in table.rows]
 
 
 def row_faults(table: Table, rows: Sequence[ImageRow], labels: Sequence[str]) -> list[Fault]:
@@ -77,7 +78,11 @@ def row_faults(table: Table, rows: Sequence[ImageRow], labels: Sequence[str]) ->
         first = first_seen.setdefault(row.file_name, i)
         if first != i:
             faults.append(
-                Fault(table.where(i), f"file_name {row.file_name!r} stands in row {first + 1} too", "remove one of the rows")
+                Fault(
+                    table.where(i),
+                    f"file_name {row.file_name!r} stands in row {first + 1} too",
+                    "remove one of the rows",
+                )
             )
         faults += [
             Fault(f"{table.where(i)} ({row.file_name})", f"empty {label}", "fill it in")
@@ -113,18 +118,22 @@ def read_card(path: Path, card_type: type[Card], **defaults: Any) -> Card:
 
 
 def image_digests(
-    rows: Sequence[ImageRow], decode: bool, progress: Callable[[str, int], Any] | None = None
+    rows: Sequence[ImageRow], decode: bool, step: Callable[[int], Any] | None = None
 ) -> tuple[list[str | None], list[Fault]]:
-    """SHA-256 of each row's image file, in order; None and a fault where a file cannot be used."""
+    """SHA-256 of each row's image file, in order; None and a fault where a file cannot be used.
+
+    Args:
+        decode: look at the pixels too, not at the header alone.
+        step: told of each image done.
+    """
     digests: list[str | None] = []
     faults = []
-    step = progress("checking images" if decode else "reading images", len(rows)) if progress else None
     for result in in_threads(lambda row: image_fault(row.file_name, row.path, decode), rows):
         if isinstance(result, Fault):
             faults.append(result)
         digests.append(None if isinstance(result, Fault) else result)
         if step:
-            step()
+            step(1)
     return digests, faults
 
 
@@ -151,13 +160,20 @@ def new_folder(out: Path) -> "Iterator[Path]":
             out.rmdir()
         partial.rename(out)
     except OSError as error:
-        raise FinerRankError(f"{error.filename or out}: {error.strerror}; check the path, permissions and disk") from None
+        raise FinerRankError(
+            f"{error.filename or out}: {error.strerror}; check the path, permissions and disk"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_image_set(
-    folder: Path, card_name: str, card: Any, row_type: type[Any], rows: Sequence[tuple[dict[str, str], Found]], symlink: bool
+    folder: Path,
+    card_name: str,
+    card: Any,
+    row_type: type[Any],
+    rows: Sequence[tuple[dict[str, str], Found]],
+    symlink: bool,
 ) -> None:
     """Write card, `metadata.csv` and `images/` into an existing, empty folder; rows are sorted by file name."""
     import tomli_w
@@ -186,7 +202,7 @@ def _free_name(file_name: str, taken: set[str]) -> str:
     *folders, last = [
         re.sub(r'[<>:"\\|?*\x00-\x1f\x7f]', "_", part).strip(". ") or "_" for part in file_name.split("/")
     ]
-    stem, suffix = os.path.splitext(last)
+    stem, suffix = Path(last).stem, Path(last).suffix
     start = "/".join([*(folder[:100] for folder in folders), stem[:100]])
     name, n = f"{start}{suffix[:10]}", 1
     while name.lower() in taken:

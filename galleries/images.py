@@ -17,10 +17,37 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".avif",
+)
 """File name endings (any case) that a folder is searched for. The content decides how a file is read."""
 
-FOREIGN_SUFFIXES = (".heic", ".heif", ".svg", ".psd", ".eps", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".jxl", ".jp2")
+FOREIGN_SUFFIXES = (
+    ".heic",
+    ".heif",
+    ".svg",
+    ".psd",
+    ".eps",
+    ".raw",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".dng",
+    ".jxl",
+    ".jp2",
+)
 """Endings of pictures that cannot be read here: reported, since skipping them would lose photos silently."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -72,7 +99,9 @@ def open_image(content: bytes) -> "Image.Image":
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise BadImage("not a readable image", f"save it as JPEG, PNG or WebP ({', '.join(FORMATS)} are read)") from None
+        raise BadImage(
+            "not a readable image", f"save it as JPEG, PNG or WebP ({', '.join(FORMATS)} are read)"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(too_large, "save it smaller, or remove it") from None
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
@@ -80,8 +109,9 @@ def open_image(content: bytes) -> "Image.Image":
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"{image.width} × {image.height} pixels, {too_large}", "save it smaller, or remove it")
     # An MPO (a phone's JPEG with a preview or a second eye) shows its first picture everywhere.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise BadImage(f"animated or several pages ({image.n_frames} frames)", "save the one frame that is meant")
+    n_frames = getattr(image, "n_frames", 1)
+    if image.format != "MPO" and n_frames > 1:
+        raise BadImage(f"animated or several pages ({n_frames} frames)", "save the one frame that is meant")
     return image
 
 
@@ -126,7 +156,7 @@ def _scaled_to_8_bits(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     values = np.asarray(image)
-    if image.mode == "F" or values.size and (values.min() < 0 or values.max() > 65535):
+    if image.mode == "F" or (values.size and (values.min() < 0 or values.max() > 65535)):
         raise BadImage("more than 16 bits a channel", "save it with 8 or 16 bits")
     grey = Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
     transparent = image.info.get("transparency")

@@ -33,9 +33,7 @@ def find_metadata(folder: Path) -> Path | None:
     """
     found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
     if len(found) > 1:
-        raise FinerRankError(
-            f"{folder}: has {' and '.join(p.name for p in found)}; keep the one that is meant"
-        )
+        raise FinerRankError(f"{folder}: has {' and '.join(p.name for p in found)}; keep the one that is meant")
     return found[0] if found else None
 
 

@@ -148,7 +148,11 @@ class Run:
             for image in found
         ]
         faults = [
-            Fault(image.where, "empty identity", f"fill it in (only runs of method {CLASS_ONLY!r} may leave it out)")
+            Fault(
+                image.where,
+                "empty identity",
+                f"fill it in (only runs of method {CLASS_ONLY!r} may leave it out)",
+            )
             for image in found
             if card.method != CLASS_ONLY and not image.values.get("identity", "").strip()
         ]
@@ -164,7 +168,7 @@ class Run:
         out: Path,
         *,
         gallery: Gallery | None = None,
-        progress: Callable[[str, int], Any] | None = None,
+        step: Callable[[int], Any] | None = None,
     ) -> "Run":
         """Write what a source found as a run folder, and open it.
 
@@ -188,7 +192,7 @@ class Run:
         with new_folder(out) as folder:
             rows = [(values_of(image), by_name[image.file_name]) for image in planned.images]
             write_image_set(folder, CARD_NAME, card, GeneratedImage, rows, symlink=False)
-            raise_if_any(str(root), cls._open_table(folder).image_faults(progress))
+            raise_if_any(str(root), cls._open_table(folder).image_faults(step))
         return cls._open_table(out)
 
     @property
@@ -206,15 +210,16 @@ class Run:
 
         return pd.DataFrame([values_of(image) for image in self.images], columns=list(column_names(GeneratedImage)))
 
-    def image_faults(self, progress: Callable[[str, int], Any] | None = None) -> list[Fault]:
+    def image_faults(self, step: Callable[[int], Any] | None = None) -> list[Fault]:
         """Every fault that only the image files show. Reads and decodes all of them."""
-        return image_digests(self.images, decode=True, progress=progress)[1]
+        return image_digests(self.images, decode=True, step=step)[1]
 
     def target_faults(self, gallery: Gallery) -> list[Fault]:
         """Images that ask for somebody whom the gallery cannot answer for."""
         asked_for = {photo.identity for photo in gallery.split("gallery")}
         categories = {photo.category for photo in gallery.split("gallery")}
         references = _by_either_name(gallery.split("reference"))
+        of_gallery = f"gallery {gallery.card.name!r}"
         faults = []
         images_of: dict[str, list[GeneratedImage]] = defaultdict(list)
         for image in self.images:
@@ -223,16 +228,16 @@ class Run:
                 faults.append(
                     Fault(
                         image.file_name,
-                        f"reference_file_name {image.reference_file_name!r} is no reference photo of gallery {gallery.card.name!r}",
+                        f"reference_file_name {image.reference_file_name!r} is no reference photo of {of_gallery}",
                         "name one by its file_name or source_id there, or empty the cell",
                     )
                 )
         for image in images_of.pop("", []):
-            if len(categories) > 1 and image.category not in categories:
+            if image.category not in categories and (image.category or len(categories) > 1):
                 faults.append(
                     Fault(
                         image.file_name,
-                        f"neither identity nor a category of gallery {gallery.card.name!r}",
+                        f"neither identity nor a category of {of_gallery}",
                         f"fill one in ({', '.join(sorted(categories))})",
                     )
                 )
@@ -241,7 +246,7 @@ class Run:
             if identity not in asked_for:
                 near = get_close_matches(identity, asked_for, n=1)
                 hint = f"is {near[0]!r} meant?" if near else "add photos of it, or leave these images out"
-                what = f"no photo of it in gallery {gallery.card.name!r} ({len(images)} images ask for it, first {first})"
+                what = f"no photo of it in {of_gallery} ({len(images)} images ask for it, first {first})"
                 faults.append(Fault(f"identity {identity!r}", what, hint))
                 continue
             true_category = gallery.category_of[identity]
@@ -249,7 +254,11 @@ class Run:
             if wrong:
                 what = f"category {wrong[0].category!r} ({len(wrong)} images, first {wrong[0].file_name})"
                 faults.append(
-                    Fault(f"identity {identity!r}", what, f"the gallery says {true_category!r}; write that, or empty the cells")
+                    Fault(
+                        f"identity {identity!r}",
+                        what,
+                        f"the gallery says {true_category!r}; write that, or empty the cells",
+                    )
                 )
         return faults
 

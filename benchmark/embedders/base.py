@@ -39,7 +39,9 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def overridden(self, resize: Resize | None, size: int | None, interpolation: Interpolation | None) -> "Preprocessing":
+    def overridden(
+        self, resize: Resize | None, size: int | None, interpolation: Interpolation | None
+    ) -> "Preprocessing":
         """Another geometry under the same normalisation.
 
         A given mode or size replaces the model's whole geometry: the image is scaled to exactly that size,
@@ -55,7 +57,7 @@ class Preprocessing:
     def __call__(self, image: "Image.Image") -> npt.NDArray[np.float32]:
         """`[3, height, width]` float32 of an RGB image."""
         pixels = np.asarray(self._resized(image), dtype=np.float32) / np.float32(255)
-        normalised = (pixels - np.float32(self.mean)) / np.float32(self.std)
+        normalised = (pixels - np.array(self.mean, dtype=np.float32)) / np.array(self.std, dtype=np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
     def _resized(self, image: "Image.Image") -> "Image.Image":
@@ -134,7 +136,10 @@ def network_model(
         torch.backends.cudnn.allow_tf32 = False  # its 10-bit mantissa would pass for float32
 
     def forward(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"):
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"),
+        ):
             features = encode(torch.from_numpy(batch).to(device))
         return features.float().cpu().numpy()
 
@@ -182,7 +187,9 @@ def read_state_dict(path: Path) -> dict[str, "torch.Tensor"]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def load_strictly(module: "torch.nn.Module", state: Mapping[str, "torch.Tensor"], path: Path, architecture: str) -> None:
+def load_strictly(
+    module: "torch.nn.Module", state: Mapping[str, "torch.Tensor"], path: Path, architecture: str
+) -> None:
     """Load weights that fit exactly.
 
     Raises:
@@ -199,11 +206,14 @@ def load_strictly(module: "torch.nn.Module", state: Mapping[str, "torch.Tensor"]
     module.load_state_dict(state, strict=False)
 
 
-def hub_file(repository: str, names: Sequence[str], revision: str | None = None) -> Path:
+def hub_file(repository: str, names: Sequence[str], instead: str, revision: str | None = None) -> Path:
     """A file of a hub repository, downloaded once: the first of `names` that exists.
 
+    Args:
+        instead: the spec that names the file when it was brought by hand, for the message.
+
     Raises:
-        FinerRankError: the hub cannot be reached and the file is not cached; says where it would be, and how to bring it.
+        FinerRankError: out of reach and not cached; says where it would be, and how to bring it.
     """
     import huggingface_hub
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -216,12 +226,12 @@ def hub_file(repository: str, names: Sequence[str], revision: str | None = None)
             reason = reason or type(error).__name__
     raise FinerRankError(
         f"{names[0]} of https://huggingface.co/{repository} is neither cached under {HF_HUB_CACHE} nor within reach "
-        f"({reason}); download it where there is a network, and name the file: MODEL@{names[0]}"
+        f"({reason}); download it where there is a network, and write {instead}"
     )
 
 
-def url_file(url: str, cache: Path) -> Path:
-    """A weights file from its owners' server, downloaded once into `cache`.
+def url_file(url: str, cache: Path, instead: str) -> Path:
+    """A weights file from its owners' server, downloaded once into `cache`. `instead` as for `hub_file`.
 
     Raises:
         FinerRankError: out of reach; says where it would be, and how to bring it.
@@ -236,7 +246,7 @@ def url_file(url: str, cache: Path) -> Path:
         except Exception as error:  # urllib, ssl and disk errors
             raise FinerRankError(
                 f"{url} is neither cached as {target} nor within reach ({_first_line(error)}); "
-                f"download it where there is a network, and put it there or name the file: MODEL@FILE"
+                f"download it where there is a network, and put it there or write {instead}"
             ) from None
     return target
 

@@ -3,12 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from benchmark.embedders.base import LoadedModel, Preprocessing, Request, Resize, hub_file, network_model, read_state_dict, url_file
+from benchmark.embedders.base import (
+    LoadedModel,
+    Preprocessing,
+    Request,
+    Resize,
+    hub_file,
+    network_model,
+    read_state_dict,
+    url_file,
+)
 from galleries.errors import FinerRankError
 
 PACKAGES = ("open_clip_torch", "timm", "torch")
 RESIZE: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
 CONFIG = "open_clip_config.json"
+LOCAL_FOLDER = f"open_clip:local-dir:FOLDER, where FOLDER holds {CONFIG} and the weights"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -29,11 +39,12 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         )
     except RuntimeError as error:
         read_state_dict(weights)  # says so if the file itself is at fault
-        raise FinerRankError(
-            f"{weights}: these are not weights of {request.model} ({' '.join(str(error).split())[:150]}); name those that are"
-        ) from None
+        reason = " ".join(str(error).split())[:150]
+        raise FinerRankError(f"{weights}: not weights of {request.model} ({reason}); name those that are") from None
     config = {**open_clip.get_model_preprocess_cfg(model), **tag_config}
-    own = _preprocessing(config, open_clip.get_model_preprocess_cfg(model)["size"] if not request.size else request.size)
+    own = _preprocessing(
+        config, open_clip.get_model_preprocess_cfg(model)["size"] if not request.size else request.size
+    )
     preprocessing = own.overridden(request.resize, request.size, request.interpolation)
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
@@ -50,9 +61,8 @@ def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
 
     if request.model.startswith("hf-hub:"):
         repository, _, revision = request.model.removeprefix("hf-hub:").partition("@")
-        folder = hub_file(repository, [CONFIG], revision or None).parent
-        weights = request.weights or hub_file(repository, list(WEIGHTS), revision or None)
-        return f"local-dir:{folder}", weights, {}
+        folder = hub_file(repository, [CONFIG], LOCAL_FOLDER, revision or None).parent
+        return f"local-dir:{folder}", hub_file(repository, WEIGHTS, LOCAL_FOLDER, revision or None), {}
     if request.model.startswith("local-dir:"):
         folder = Path(request.model.removeprefix("local-dir:"))
         found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
@@ -74,8 +84,16 @@ def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
         repository, _, file = str(config["hf_hub"]).rpartition("/")
         names = [file] if file else list(WEIGHTS)
         safe = [n.rsplit(".", 1)[0] + ".safetensors" for n in names]
-        return name, hub_file(repository, list(dict.fromkeys([*safe, *names]))), config
-    return name, url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints"), config
+        return (
+            name,
+            hub_file(repository, list(dict.fromkeys([*safe, *names])), f"open_clip:{name}@FILE"),
+            config,
+        )
+    return (
+        name,
+        url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints", f"open_clip:{name}@FILE"),
+        config,
+    )
 
 
 def _tag_config(name: str, tag: str) -> dict[str, Any]:
@@ -100,5 +118,10 @@ def _preprocessing(config: dict[str, Any], size: Any) -> Preprocessing:
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     mode = RESIZE[config.get("resize_mode") or "shortest"]
     return Preprocessing(
-        (height, width), mode, (height, width), config.get("interpolation") or "bicubic", tuple(config["mean"]), tuple(config["std"])
+        (height, width),
+        mode,
+        (height, width),
+        config.get("interpolation") or "bicubic",
+        tuple(config["mean"]),
+        tuple(config["std"]),
     )

@@ -19,6 +19,8 @@ from benchmark.embedders.base import (
 from galleries.errors import FinerRankError
 
 PACKAGES = ("timm", "torch")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+LOCAL_FOLDER = "timm:local-dir:FOLDER, where FOLDER holds config.json and model.safetensors"
 RESIZE: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
@@ -55,7 +57,8 @@ def _create(request: Request, **options: Any) -> Any:
 
     name = request.model
     if name.startswith("hf-hub:"):
-        hub_file(*_repository(name)[:1], ["config.json"], _repository(name)[1])
+        repository, revision = _repository(name)
+        hub_file(repository, ["config.json"], LOCAL_FOLDER, revision)
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError as error:
@@ -72,28 +75,28 @@ def _preprocessing(config: dict[str, Any]) -> Preprocessing:
     height, width = config["input_size"][1:]
     to = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     mode = RESIZE[config.get("crop_mode", "center")]
-    return Preprocessing((height, width), mode, to, config["interpolation"], tuple(config["mean"]), tuple(config["std"]))
+    return Preprocessing(
+        (height, width), mode, to, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
+    )
 
 
 def _pretrained_file(request: Request, config: dict[str, Any]) -> Path:
-    import timm.models
     import torch
 
     if request.model.startswith("local-dir:"):
         folder = Path(request.model.removeprefix("local-dir:"))
-        names = ("model.safetensors", "pytorch_model.bin")
-        for name in names:
+        for name in WEIGHTS:
             if (folder / name).is_file():
                 return folder / name
-        raise FinerRankError(f"{folder}: neither {' nor '.join(names)}; put the weights there")
+        raise FinerRankError(f"{folder}: neither {' nor '.join(WEIGHTS)}; put the weights there")
     if request.model.startswith("hf-hub:"):
         repository, revision = _repository(request.model)
-        return hub_file(repository, ["model.safetensors", "pytorch_model.bin"], revision)
+        return hub_file(repository, WEIGHTS, LOCAL_FOLDER, revision)
     if config.get("hf_hub_id"):
-        name = config.get("hf_hub_filename")
-        return hub_file(config["hf_hub_id"], [name] if name else ["model.safetensors", "pytorch_model.bin"])
+        published = config.get("hf_hub_filename")
+        return hub_file(config["hf_hub_id"], [published] if published else WEIGHTS, f"{request.spec}@FILE")
     if config.get("url"):
-        return url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints")
+        return url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints", f"{request.spec}@FILE")
     raise FinerRankError(f"{request.spec}: no pretrained weights are published; name a file: {request.spec}@FILE")
 
 

@@ -1,9 +1,21 @@
 """Classifiers of torchvision: `torchvision:NAME`; the embedding is what enters the last layer."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmark.embedders.base import LoadedModel, Preprocessing, Request, load_strictly, network_model, read_state_dict, url_file
+from benchmark.embedders.base import (
+    LoadedModel,
+    Preprocessing,
+    Request,
+    load_strictly,
+    network_model,
+    read_state_dict,
+    url_file,
+)
 from galleries.errors import FinerRankError
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torchvision", "torch")
 
@@ -14,11 +26,15 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     from torchvision import models
 
     if request.model not in models.list_models(module=models):
-        raise FinerRankError(f"{request.spec}: torchvision has no such classifier; torchvision.models.list_models() lists them")
+        raise FinerRankError(
+            f"{request.spec}: torchvision has no such classifier; torchvision.models.list_models() lists them"
+        )
     module: torch.nn.Module = models.get_model(request.model, weights=None)
     published = models.get_model_weights(request.model).DEFAULT
     transform = published.transforms()
-    weights = request.weights or url_file(published.url, Path(torch.hub.get_dir()) / "checkpoints")
+    weights = request.weights or url_file(
+        published.url, Path(torch.hub.get_dir()) / "checkpoints", f"{request.spec}@FILE"
+    )
     last = _last_layer(module)
     state = {key: value for key, value in read_state_dict(weights).items() if not key.startswith(f"{last}.")}
     module.set_submodule(last, torch.nn.Identity())
@@ -26,7 +42,12 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
 
     crop, short = transform.crop_size[0], transform.resize_size[0]
     own = Preprocessing(
-        (crop, crop), "crop", (short, short), transform.interpolation.value, tuple(transform.mean), tuple(transform.std)
+        (crop, crop),
+        "crop",
+        (short, short),
+        transform.interpolation.value,
+        tuple(transform.mean),
+        tuple(transform.std),
     )
     preprocessing = own.overridden(request.resize, request.size, request.interpolation)
 
@@ -37,8 +58,10 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     return network_model(module, encode, preprocessing, weights, device, precision)
 
 
-def _last_layer(module: "torch.nn.Module") -> str:  # type: ignore[name-defined]  # noqa: F821
+def _last_layer(module: "torch.nn.Module") -> str:
     import torch
 
-    layers = [name for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)]
+    layers: list[str] = [
+        name for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    ]
     return layers[-1]

@@ -8,11 +8,23 @@ from typing import Any
 from galleries.errors import FinerRankError
 from galleries.sources import Found, labelled_name
 
-ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"II*\0": ".tif", b"MM\0*": ".tif", b"BM": ".bmp"}
+ENDINGS = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG": ".png",
+    b"RIFF": ".webp",
+    b"GIF8": ".gif",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"BM": ".bmp",
+}
 
 
 def find_in_dataset(
-    name: str, image_column: str, columns: Mapping[str, str], split: str | None = None, revision: str | None = None
+    name: str,
+    image_column: str,
+    columns: Mapping[str, str],
+    split: str | None = None,
+    revision: str | None = None,
 ) -> list[Found]:
     """The images of a dataset, as the bytes that its owner stored.
 
@@ -36,7 +48,9 @@ def find_in_dataset(
         )
     features = dataset.features
     if not isinstance(features[image_column], datasets.Image):
-        raise FinerRankError(f"{name}: column {image_column!r} holds no images; name the one that does (--image-column)")
+        raise FinerRankError(
+            f"{name}: column {image_column!r} holds no images; name the one that does (--image-column)"
+        )
     labels = {c: features[c].names for c in columns.values() if isinstance(features[c], datasets.ClassLabel)}
     dataset = dataset.select_columns(sorted(wanted)).cast_column(image_column, datasets.Image(decode=False))
     found = []

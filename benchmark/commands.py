@@ -1,0 +1,389 @@
+"""`finer-rank evaluate`, `compare`, `doctor` and `bench`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from galleries.commands import AsJson
+
+if TYPE_CHECKING:
+    from benchmark.protocol import Evaluation
+    from benchmark.statistics import Estimate
+
+app = typer.Typer()
+
+SHOWN = ("mAP", "AUC", "rank_1", "CMC@5", "MAP@R")
+SIMILARITY_NAMES = {
+    "own_reference": "similarity to own reference",
+    "all_references": "similarity to all references",
+    "gallery_photos": "similarity to gallery photos",
+}
+ANCHOR_NAMES = {
+    "chance": "chance",
+    "class_only": "class only",
+    "copied_reference": "copied reference",
+    "held_out": "held-out photos",
+}
+
+
+@app.command()
+def evaluate(
+    gallery: Annotated[
+        Path, typer.Option("--gallery", "-g", help="Gallery folder, or any tree that gallery check accepts.")
+    ],
+    embedder: Annotated[
+        list[str],
+        typer.Option(
+            "--embedder",
+            "-e",
+            help="family:model[@weights file] (timm:, open_clip:, torchvision:, classical:) "
+            "or clip, dino, dinov2. Repeatable.",
+        ),
+    ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option("--run", "-r", help="Run folder, or a folder of run folders. Repeatable."),
+    ] = None,
+    more_runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Further runs, so that --run runs/* works."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the records, one per run and embedder; none are kept without it."),
+    ] = None,
+    by: Annotated[str, typer.Option(help="Also print scores by: identity, or category.", show_default=False)] = "",
+    resize: Annotated[
+        str | None,
+        typer.Option(help="squash, crop or pad, in place of the model's own way.", show_default=False),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Input size in pixels, in place of the model's own.")] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(help="bilinear, bicubic, lanczos or nearest. With --resize or --size: bicubic."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16; recorded.")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per forward pass; halved when memory ends.")
+    ] = None,
+    neighbours: Annotated[int, typer.Option(min=1, help="Nearest photos to keep of each query.")] = 10,
+    skip_broken: Annotated[bool, typer.Option(help="Score the readable images when some are not.")] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="Embedding store; $FINER_RANK_STORE or your cache folder by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score runs on a gallery: retrieval mAP with intervals, between anchors.
+
+    Without --run the anchors alone. Images embedded before are not embedded again.
+
+    Example: finer-rank evaluate --gallery pets --run runs/ip_adapter --embedder dinov2 --out records
+    """
+    from benchmark.embedders import load_embedder
+    from benchmark.protocol import Options
+    from benchmark.protocol import evaluate as evaluate_runs
+    from benchmark.records import write_record
+    from benchmark.store import default_store
+    from galleries.console import note, print_json, progress_bars
+    from galleries.errors import FinerRankError
+    from galleries.gallery import Gallery
+    from personalization_runs.run import Run
+
+    _one_of("--resize", resize, ("squash", "crop", "pad"))
+    _one_of("--interpolation", interpolation, ("bilinear", "bicubic", "lanczos", "nearest"))
+    _one_of("--by", by or None, ("identity", "category"))
+    if len(set(embedder)) < len(embedder):
+        raise FinerRankError("--embedder: one is named twice; name each once")
+    root = store or default_store()
+    embedders = [
+        load_embedder(
+            spec,
+            resize=resize,  # type: ignore[arg-type]
+            size=size,
+            interpolation=interpolation,  # type: ignore[arg-type]
+            precision=precision,
+            device=device,
+            memo=root,
+        )
+        for spec in embedder
+    ]
+    opened = Gallery.open(gallery)
+    runs = [Run.open(path) for given in [*(run or []), *(more_runs or [])] for path in _run_folders(given)]
+    options = Options(neighbours, skip_broken, batch_size)
+    with progress_bars() as progress:
+        evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note)
+    folders: dict[tuple[str, str], str] = {}
+    for evaluation in evaluations:
+        for record in evaluation.records:
+            if out is not None:
+                folder = out / _record_name(record)
+                write_record(record, folder)
+                folders[record.name, evaluation.embedder] = str(folder)
+    if as_json:
+        print_json(_as_json(evaluations, folders))
+    else:
+        for evaluation in evaluations:
+            _print_evaluation(opened.card.name, evaluation, by)
+    for evaluation in evaluations:
+        for line in evaluation.left_out:
+            note(f"left out: {line}")
+        for remark in dict.fromkeys([*opened.warnings(), *evaluation.notes]):
+            note(f"note: {remark}")
+        if evaluation.left_out:
+            note(f"{evaluation.embedder}: {len(evaluation.left_out)} broken images were left out of every number")
+        note(
+            f"{evaluation.embedder}: {evaluation.n_images} images, {evaluation.n_distinct} distinct, "
+            f"{evaluation.n_forward_passes} forward passes"
+        )
+    if folders:
+        note(f"records: {out}")
+
+
+def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> None:
+    from galleries.errors import FinerRankError
+
+    if value is not None and value not in known:
+        raise FinerRankError(f"{option} {value}: unknown; write {', '.join(known)}")
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """A run folder itself, or the runs in a folder of runs."""
+    from galleries.tables import find_metadata
+    from personalization_runs.run import CARD_NAME
+
+    if not path.is_dir() or (path / CARD_NAME).is_file() or find_metadata(path):
+        return [path]
+    return sorted(card.parent for card in path.glob(f"*/{CARD_NAME}")) or [path]
+
+
+def _record_name(record: Any) -> str:
+    from galleries.errors import printable
+
+    spec = record.embedder.partition("@")[0]
+    name = f"{record.name[:80]}--{spec[:80]}--{record.summary['embedder']['fingerprint'][:8]}"
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in printable(name)).strip(".")
+
+
+def _estimate(estimate: "Estimate | None") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(estimate) if estimate else {"value": None, "low": None, "high": None}
+
+
+def _as_json(evaluations: "list[Evaluation]", folders: dict[tuple[str, str], str]) -> dict[str, Any]:
+    anchors = {
+        evaluation.embedder: {
+            name: {metric: _estimate(e) for metric, e in anchor.items()}
+            for name, anchor in evaluation.anchors.items()
+            if anchor
+        }
+        for evaluation in evaluations
+    }
+    records = []
+    for evaluation in evaluations:
+        for record in evaluation.records:
+            summary = record.summary
+            records.append(
+                {
+                    "run": record.name,
+                    "embedder": evaluation.embedder,
+                    "record": folders.get((record.name, evaluation.embedder)),
+                    **summary["scores"],
+                    **{
+                        key: summary[key]
+                        for key in (
+                            "pairwise_similarity", "identity_retention", "matched_anchors", "n_images", "n_queries",
+                            "n_identities", "n_gallery_identities", "n_tied_queries", "n_copied",
+                            "mean_over_identities", "mean_over_categories", "categories", "identities",
+                        )
+                    },
+                    **({"with_same_encounter": s} if (s := summary.get("with_same_encounter")) else {}),
+                }
+            )  # fmt: skip
+    work = {
+        e.embedder: {
+            "images": e.n_images,
+            "distinct_images": e.n_distinct,
+            "forward_passes": e.n_forward_passes,
+            "left_out": list(e.left_out),
+            "notes": list(e.notes),
+        }
+        for e in evaluations
+    }
+    return {
+        "anchors": anchors[evaluations[0].embedder],
+        "anchors_by_embedder": anchors,
+        "records": records,
+        "embedding": work,
+    }
+
+
+def _number(estimate: Any) -> str:
+    """`0.812 [0.701, 0.893]`"""
+    if not estimate or estimate["value"] is None:
+        return "–"
+    bounds = "" if estimate["low"] is None else f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return f"{estimate['value']:.3f}{bounds}"
+
+
+def _print_evaluation(gallery: str, evaluation: "Evaluation", by: str) -> None:
+    from galleries.console import print_table
+
+    kinds = sorted({record.summary["pairwise_similarity"]["to"] for record in evaluation.records})
+    rows = []
+    for name, shown in ANCHOR_NAMES.items():
+        anchor = evaluation.anchors.get(name)
+        if anchor:
+            cells = [
+                f"{_estimate(anchor[m])['value']:.3f}"
+                if name == "chance" and anchor[m]
+                else _number(_estimate(anchor[m]))
+                for m in SHOWN
+            ]
+            rows.append([f"({shown})", *cells, *([""] * (1 + len(kinds)) if evaluation.records else [])])
+    for record in evaluation.records:
+        summary = record.summary
+        similarity = summary["pairwise_similarity"]
+        rows.append(
+            [
+                record.name,
+                *(_number(summary["scores"][m]) for m in SHOWN),
+                _number(summary["identity_retention"]),
+                *(_number(similarity) if similarity["to"] == kind else "" for kind in kinds),
+            ]
+        )
+    extra = ["retention", *(SIMILARITY_NAMES[kind] for kind in kinds)] if evaluation.records else []
+    print_table(f"{gallery}, {evaluation.embedder}", ["run", *SHOWN, *extra], rows)
+    if not by:
+        return
+    key = {"identity": "identities", "category": "categories"}[by]
+    parts = [
+        [
+            record.name,
+            name,
+            str(part["n_queries"]),
+            _number(part["mAP"]),
+            _number(part["AUC"]),
+            _number(part["rank_1"]),
+        ]
+        + [f"{part[a]:.3f}" if part[a] is not None else "–" for a in ("chance", "held_out")]
+        for record in evaluation.records
+        for name, part in record.summary[key].items()
+    ]
+    print_table(f"by {by}", ["run", by, "queries", "mAP", "AUC", "rank_1", "chance mAP", "held-out mAP"], parts)
+
+
+@app.command()
+def compare(
+    record: Annotated[list[Path], typer.Argument(help="Record folders, or a folder of them.")],
+    metric: Annotated[str, typer.Option(help="mAP, AUC, rank_1 or MAP@R.")] = "mAP",
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs pair by pair over the identities that both were asked for.
+
+    Differences with 95 % bootstrap intervals, two-sided sign-flip permutation tests over identities with Holm's
+    correction, and the range of ranks that each run may hold.
+    """
+    from dataclasses import asdict
+
+    from benchmark.records import find_records, read_record
+    from benchmark.statistics import compare_paired
+    from galleries.console import note, print_json, print_table
+    from galleries.errors import FinerRankError
+
+    column = {"mAP": "average_precision", "AUC": "auc", "rank_1": "rank_1", "MAP@R": "map_at_r"}
+    _one_of("--metric", metric, tuple(column))
+    folders = find_records(record)
+    records = [read_record(folder) for folder in folders]
+    if len(records) < 2:
+        raise FinerRankError(f"{folders[0]}: nothing to compare it with; name two records or more")
+    for key, path in (("gallery", "table_sha256"), ("embedder", "fingerprint")):
+        for other, folder in zip(records[1:], folders[1:], strict=True):
+            if other.summary[key][path] != records[0].summary[key][path]:
+                raise FinerRankError(
+                    f"{folder}: another {key} than {folders[0]}; scores under different {key}s cannot be compared"
+                )
+    names = [r.name for r in records]
+    for name in names:
+        if names.count(name) > 1:
+            raise FinerRankError(f"two records are of the run {name!r}; name each run once")
+    means = {r.name: r.identity_means(column[metric]) for r in records}
+    try:
+        pairs, ranks = compare_paired(means)
+    except ValueError as error:
+        raise FinerRankError(f"{error}; compare runs that were asked for the same identities") from None
+    if as_json:
+        print_json({"metric": metric, "pairs": [asdict(p) for p in pairs], "ranks": [asdict(r) for r in ranks]})
+        return
+    print_table(
+        f"{metric}, mean over identities; {records[0].summary['gallery']['name']}, {records[0].embedder}",
+        ["run", metric, "ranks", "tied with best"],
+        [
+            [
+                r.name,
+                f"{r.mean:.3f}",
+                str(r.best) if r.best == r.worst else f"{r.best}–{r.worst}",
+                "yes" if r.tied_with_best else "",
+            ]
+            for r in ranks
+        ],
+    )
+    print_table(
+        "pairs, over shared identities",
+        ["first − second", "difference", "identities", "p", "p (Holm)"],
+        [
+            [
+                f"{p.first} − {p.second}",
+                _number(asdict(p.difference)),
+                str(p.n_identities),
+                f"{p.p:.4f}",
+                f"{p.p_holm:.4f}",
+            ]
+            for p in pairs
+        ],
+    )
+    blind = [p for p in pairs if p.smallest_p * len(pairs) >= 0.05]
+    if blind:
+        fewest = min(p.n_identities for p in blind)
+        note(f"note: {fewest} shared identities are too few: no difference however large could reach p < 0.05")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is installed, which devices are there, where caches lie, and what is missing."""
+    from benchmark.doctor import report
+    from galleries.console import print_json, print_table
+
+    found = report()
+    if as_json:
+        print_json(found)
+        return
+    for title, part in found.items():
+        print_table(title, ["", ""], [[key, str(value)] for key, value in part.items()])
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="ranking: exact ranks against the bare matrix product.")] = "ranking",
+    queries: Annotated[int, typer.Option(min=1)] = 1000,
+    gallery: Annotated[int, typer.Option(min=2, help="Photos.")] = 100_000,
+    dim: Annotated[int, typer.Option(min=1)] = 512,
+    relevant: Annotated[int, typer.Option(min=1, help="Relevant photos of each query.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed as ratios, side by side in this process, on made data."""
+    from benchmark.bench import bench_ranking
+    from galleries.console import print_json, print_table
+    from galleries.errors import FinerRankError
+
+    _one_of("bench", what, ("ranking",))
+    if relevant >= gallery:
+        raise FinerRankError(f"--relevant {relevant}: must be less than --gallery {gallery}")
+    found = bench_ranking(queries, gallery, dim, relevant, repeats)
+    if as_json:
+        print_json(found)
+        return
+    print_table("ranking", ["", ""], [[k, f"{v:.3g}" if isinstance(v, float) else str(v)] for k, v in found.items()])

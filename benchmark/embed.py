@@ -1,0 +1,162 @@
+"""Images to embeddings: the only loop over batches. What the store holds is not computed again."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmark.embedders import Embedder
+from benchmark.store import EmbeddingStore
+from galleries.errors import Fault, FinerRankError
+from galleries.images import BadImage, decode_image, in_threads, read_image_bytes, sha256_of
+
+Rows = npt.NDArray[np.float32]
+Progress = Callable[[str, int], Callable[[int], Any]]
+"""Called with a label and a total; returns what to call with the number of steps done."""
+
+SHARD_SECONDS = 15.0
+SHARD_IMAGES = 4096
+
+
+def default_batch_size() -> int:
+    return 32
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image to embed: its name for messages, its file, and the SHA-256 of its bytes."""
+
+    name: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of distinct images.
+
+    Attributes:
+        row_of: digest → row of `rows`.
+        rows: `[N, D]` float32, length 1.
+        n_forward_passes: images that went through the encoder now; the rest came from the store.
+        faults: images that could not be decoded or embedded; they have no row.
+    """
+
+    row_of: Mapping[str, int]
+    rows: Rows
+    n_forward_passes: int
+    faults: tuple[Fault, ...]
+
+
+def embed_images(
+    images: Sequence[ImageFile],
+    embedder: Embedder,
+    store_root: Path,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Embeddings:
+    """Embed images, each distinct one once, and keep the results in the store as it goes.
+
+    A killed run loses at most the last seconds: what was stored is not computed again.
+
+    Raises:
+        FinerRankError: the embedder cannot be loaded, memory does not suffice for one image, or the store
+            cannot be written. Faulty images are returned, not raised.
+    """
+    store = EmbeddingStore(store_root, embedder.fingerprint, **({"warn": warn} if warn else {}))
+    by_digest = {image.digest: image for image in images}
+    row_of, rows = store.read(by_digest)
+    # Sorted by content, so that neither file order nor names decide which images share a batch.
+    missing = [by_digest[digest] for digest in sorted(by_digest.keys() - row_of.keys())]
+    if not missing:
+        return Embeddings(row_of, rows, 0, ())
+    loop = _Loop(embedder, store, batch_size or default_batch_size())
+    step = progress(f"embedding with {embedder.spec}", len(missing)) if progress else None
+    for n_done in loop.run(missing):
+        if step:
+            step(n_done)
+    row_of, rows = store.read(by_digest)
+    return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(loop.faults)))
+
+
+class _Loop:
+    def __init__(self, embedder: Embedder, store: EmbeddingStore, batch_size: int) -> None:
+        self.embedder = embedder
+        self.store = store
+        self.batch_size = batch_size
+        self.n_forward_passes = 0
+        self.faults: list[Fault] = []
+        self._waiting: list[tuple[ImageFile, npt.NDArray[Any]]] = []
+        self._done_digests: list[str] = []
+        self._done_rows: list[Rows] = []
+        self._last_shard = time.monotonic()
+
+    def run(self, images: Sequence[ImageFile]) -> Iterator[int]:
+        """Embed all; yields the number of images finished at each step."""
+        preprocess = self.embedder.model.preprocess
+
+        def prepared(image: ImageFile) -> tuple[ImageFile, npt.NDArray[Any] | Fault]:
+            try:
+                content = read_image_bytes(image.path)
+                if sha256_of(content) != image.digest:
+                    return image, Fault(image.name, "changed while it was being evaluated", "run again")
+                return image, preprocess(decode_image(content))
+            except BadImage as error:
+                return image, Fault(image.name, error.what, error.remedy)
+
+        try:
+            for image, pixels in in_threads(prepared, images, look_ahead=2 * self.batch_size):
+                if isinstance(pixels, Fault):
+                    self.faults.append(pixels)
+                    yield 1
+                    continue
+                self._waiting.append((image, pixels))
+                if len(self._waiting) >= self.batch_size:
+                    yield self._embed_waiting()
+            while self._waiting:
+                yield self._embed_waiting()
+        finally:
+            self._write_shard()
+
+    def _embed_waiting(self) -> int:
+        batch, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
+        try:
+            rows = self.embedder.forward(np.stack([pixels for _, pixels in batch]))
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise FinerRankError(
+                    f"{self.embedder.spec}: memory does not suffice for one image; use another --device, or a smaller --size"
+                ) from None
+            self._waiting = batch + self._waiting
+            self.batch_size = len(batch) // 2
+            return 0
+        self.n_forward_passes += len(batch)
+        for (image, _), row in zip(batch, rows, strict=True):
+            if not np.isfinite(row).all() or not row.any():
+                what = "embedding is not finite" if row.any() else "embedding is zero"
+                self.faults.append(Fault(image.name, what, f"look at the image; {self.embedder.spec} cannot place it"))
+                continue
+            self._done_digests.append(image.digest)
+            self._done_rows.append(row)
+        if len(self._done_rows) >= SHARD_IMAGES or time.monotonic() - self._last_shard > SHARD_SECONDS:
+            self._write_shard()
+        return len(batch)
+
+    def _write_shard(self) -> None:
+        if self._done_rows:
+            self.store.append(self._done_digests, np.stack(self._done_rows))
+        self._done_digests, self._done_rows = [], []
+        self._last_shard = time.monotonic()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

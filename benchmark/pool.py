@@ -1,0 +1,137 @@
+"""The photos that queries are ranked among, and the ranking of questions asked of them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from benchmark.index import NeighbourIndex
+from benchmark.rank import Floats, Indices, RankCounts, Rows, rank_counts, row_norms
+from benchmark.scores import QueryScores, score_query
+from galleries.gallery import Photo
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question to the gallery: does the image in `row` show `identity`?
+
+    Attributes:
+        row: of the query's embedding.
+        itself: file name of the gallery photo that the query is, "" if it is none; never ranked.
+        encounters: photos of these encounters are left out: the generator saw that moment.
+    """
+
+    row: int
+    identity: str
+    category: str
+    itself: str = ""
+    encounters: frozenset[str] = frozenset()
+
+
+class Pool:
+    """Gallery and distractor photos with their embeddings.
+
+    Args:
+        photos: of the splits `gallery` and `distractor`.
+        rows: `[N, D]` float32, one per photo.
+        gallery_block: see `rank_counts`.
+    """
+
+    def __init__(self, photos: Sequence[Photo], rows: Rows, gallery_block: int) -> None:
+        # Categories lie together, so that each is a view of the rows; within one, file names settle ties of neighbours.
+        order = sorted(range(len(photos)), key=lambda i: (photos[i].category, photos[i].file_name))
+        self.photos = [photos[i] for i in order]
+        self._rows = rows if order == list(range(len(photos))) else rows[order]
+        self._norms = row_norms(self._rows)
+        self._gallery_block = gallery_block
+        self._slices: dict[str, slice] = {}
+        self._relevant: dict[str, list[int]] = defaultdict(list)
+        self._of_encounter: dict[str, list[int]] = defaultdict(list)
+        self._position: dict[str, int] = {}
+        for i, photo in enumerate(self.photos):
+            start = self._slices.get(photo.category, slice(i, i)).start
+            self._slices[photo.category] = slice(start, i + 1)
+            if photo.split == "gallery":
+                self._relevant[photo.identity].append(i - start)
+            if photo.encounter:
+                self._of_encounter[photo.encounter].append(i)
+            self._position[photo.file_name] = i
+        self.identities = {
+            photo.identity: (photo.category, len(self._relevant[photo.identity]))
+            for photo in self.photos
+            if photo.split == "gallery"
+        }
+        """Identity → its category and number of gallery photos."""
+
+    def size(self, category: str) -> int:
+        """Photos ranked in a category."""
+        of = self._slices[category]
+        return int(of.stop - of.start)
+
+    def score(self, asked: Sequence[Asked], rows: Rows) -> list[QueryScores | None]:
+        """Scores of each question; None where no photo that could answer is left.
+
+        Args:
+            rows: `[M, D]` embeddings that `Asked.row` counts.
+        """
+        scores: list[QueryScores | None] = [None] * len(asked)
+        for category, members in self._by_category(asked).items():
+            excluded = [self._excluded(asked[m]) for m in members]
+            relevant = [
+                np.setdiff1d(np.array(self._relevant.get(asked[m].identity, []), dtype=np.int64), left_out)
+                for m, left_out in zip(members, excluded, strict=True)
+            ]
+            able = [i for i, photos in enumerate(relevant) if len(photos)]
+            if not able:
+                continue
+            of = self._slices[category]
+            counts = rank_counts(
+                queries=rows[[asked[members[i]].row for i in able]],
+                gallery=self._rows[of],
+                gallery_norms=self._norms[of],
+                relevant=[relevant[i] for i in able],
+                excluded=[excluded[i] for i in able],
+                gallery_block=self._gallery_block,
+            )
+            for i, count in zip(able, counts, strict=True):
+                scores[members[i]] = score_query(count)
+        return scores
+
+    def neighbours(self, asked: Sequence[Asked], rows: Rows, k: int) -> list[list[tuple[Photo, float]]]:
+        """For each question the k nearest photos that are ranked, with their similarity, nearest first."""
+        found: list[list[tuple[Photo, float]]] = [[] for _ in asked]
+        for category, members in self._by_category(asked).items():
+            start = self._slices[category].start
+            index = NeighbourIndex(self._rows[self._slices[category]])
+            queries = rows[[asked[m].row for m in members]]
+            nearest: list[tuple[Indices, Floats]] = index.search(
+                queries, k, [self._excluded(asked[m]) for m in members]
+            )
+            for m, (positions, similarity) in zip(members, nearest, strict=True):
+                found[m] = [
+                    (self.photos[start + p], s) for p, s in zip(positions.tolist(), similarity.tolist(), strict=True)
+                ]
+        return found
+
+    def _by_category(self, asked: Sequence[Asked]) -> dict[str, list[int]]:
+        members: dict[str, list[int]] = defaultdict(list)
+        for m, question in enumerate(asked):
+            members[question.category].append(m)
+        return {category: own for category, own in sorted(members.items()) if category in self._slices}
+
+    def _excluded(self, asked: Asked) -> Indices:
+        of = self._slices[asked.category]
+        positions = {self._position[asked.itself]} if asked.itself else set()
+        for encounter in asked.encounters:
+            positions.update(self._of_encounter.get(encounter, ()))
+        return np.array(sorted(p - of.start for p in positions if of.start <= p < of.stop), dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def chance_scores(n_relevant: int, n_gallery: int) -> QueryScores:
+    """Scores of a random order: the expectation when all photos tie."""
+    zeros = np.zeros(n_relevant)
+    everyone = np.full(n_relevant, n_gallery - 1)
+    return score_query(RankCounts(zeros, zeros.astype(np.int64), everyone, n_gallery))

@@ -1,0 +1,161 @@
+"""A record: one run scored on one gallery by one embedder, as a folder.
+
+record.json         aggregates, and all that is needed to score the run again
+queries.parquet     a row per query; every aggregate can be recomputed from it
+neighbours.parquet  the nearest gallery photos of each query
+places.json         where gallery and run lay on this machine; not part of the result, not to be published
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galleries.errors import FinerRankError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+FORMAT = 1
+PROTOCOL = "1"
+"""Raised when a change moves scores."""
+
+FILES = ("record.json", "queries.parquet", "neighbours.parquet", "places.json")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A scored run, as it stands on disk.
+
+    Attributes:
+        summary: the content of `record.json`.
+        queries: a row per query.
+        neighbours: rows (query, rank, file_name, identity, is_relevant, similarity).
+        places: `{"gallery": …, "run": …}`, paths on this machine.
+    """
+
+    summary: Mapping[str, Any]
+    queries: "pa.Table"
+    neighbours: "pa.Table"
+    places: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return str(self.summary["run"]["name"])
+
+    @property
+    def embedder(self) -> str:
+        return str(self.summary["embedder"]["spec"])
+
+    def identity_means(self, column: str = "average_precision") -> dict[str, float]:
+        """Mean of a query column for each identity."""
+        import math
+
+        values: dict[str, list[float]] = {}
+        for identity, value in zip(
+            self.queries.column("identity").to_pylist(), self.queries.column(column).to_pylist(), strict=True
+        ):
+            values.setdefault(identity, []).append(value)
+        return {identity: math.fsum(v) / len(v) for identity, v in sorted(values.items())}
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """Write a record; one that lies there already is replaced as a whole.
+
+    Raises:
+        FinerRankError: the folder holds something else, or cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= set(FILES)):
+        raise FinerRankError(f"{folder}: holds something that is not a record; name another --out")
+    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        (partial / "record.json").write_text(_dumps(record.summary), encoding="utf-8")
+        pq.write_table(record.queries, partial / "queries.parquet")
+        pq.write_table(record.neighbours, partial / "neighbours.parquet")
+        (partial / "places.json").write_text(_dumps(record.places), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise FinerRankError(f"{folder}: cannot be written ({error.strerror}); name another --out") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_record(folder: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        FinerRankError: no record, damaged, or of another format.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / "record.json"
+    if not path.is_file():
+        raise FinerRankError(f"{folder}: no record.json; name a record folder that finer-rank evaluate --out wrote")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if summary["format"] != FORMAT:
+            raise FinerRankError(f"{path}: format {summary['format']}, this program reads {FORMAT}; evaluate again")
+        places_path = folder / "places.json"
+        places = json.loads(places_path.read_text(encoding="utf-8")) if places_path.is_file() else {}
+        summary["run"]["name"], summary["embedder"]["spec"]
+        return Record(
+            summary,
+            pq.read_table(folder / "queries.parquet"),
+            pq.read_table(folder / "neighbours.parquet"),
+            places,
+        )
+    except FileNotFoundError as error:
+        raise FinerRankError(f"{error.filename}: missing from the record; evaluate again") from None
+    except (ValueError, KeyError, TypeError, pa.ArrowInvalid, OSError) as error:
+        raise FinerRankError(f"{folder}: damaged record ({type(error).__name__}: {error}); evaluate again") from None
+
+
+def find_records(paths: Sequence[Path]) -> list[Path]:
+    """Record folders: those given, and those inside given folders."""
+    found = []
+    for path in paths:
+        if (path / "record.json").is_file():
+            found.append(path)
+            continue
+        inside = sorted(p.parent for p in path.glob("*/record.json")) if path.is_dir() else []
+        if not inside:
+            raise FinerRankError(
+                f"{path}: holds no record; name record folders, or the --out folder of finer-rank evaluate"
+            )
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def load_records(*paths: Path | str) -> "pd.DataFrame":
+    """A row per record: run, gallery, embedder and every aggregate, for analysis in pandas."""
+    import pandas as pd
+
+    rows = []
+    for folder in find_records([Path(path) for path in paths]):
+        summary = read_record(folder).summary
+        row = {
+            "run": summary["run"]["name"],
+            "gallery": summary["gallery"]["name"],
+            "embedder": summary["embedder"]["spec"],
+        }
+        for metric, estimate in summary["scores"].items():
+            row |= {
+                metric: estimate["value"],
+                f"{metric} low": estimate["low"],
+                f"{metric} high": estimate["high"],
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=False) + "\n"

@@ -1,0 +1,47 @@
+"""The command `finer-rank`: each package brings its own part."""
+
+import sys
+import warnings
+
+import typer
+
+import benchmark.commands
+import galleries.commands
+import leaderboard.commands
+import personalization_runs.commands
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Is it still the same individual? Generated images as queries against galleries of look-alike real photos, "
+    "scored by retrieval mAP.\n\n"
+    "Start: finer-rank gallery check PHOTOS, then finer-rank evaluate --gallery PHOTOS --run IMAGES --embedder dinov2",
+)
+app.add_typer(galleries.commands.app, name="gallery")
+app.add_typer(personalization_runs.commands.app, name="run")
+app.add_typer(benchmark.commands.app)
+app.add_typer(leaderboard.commands.app)
+
+
+def main() -> None:
+    """Run the command line. A mistake that the user can mend is printed without a traceback; exit code 2."""
+    from galleries.errors import FinerRankError
+
+    # Oversized images are refused by our own, lower limit.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
+    try:
+        app()
+    except FinerRankError as error:
+        print(f"finer-rank: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("finer-rank: stopped; what was embedded is kept", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Neighbour strips: for a query its reference, the generated image, and the photos ranked nearest to it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.records import Record
+from galleries.errors import FinerRankError, printable
+from galleries.gallery import Gallery, Photo
+from galleries.images import BadImage, decode_image, read_image_bytes
+from personalization_runs.run import GeneratedImage, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#888888"
+THUMBNAIL_PX = 256
+FORMATS = (".png", ".pdf", ".svg", ".jpg", ".webp")
+
+
+def choose_queries(record: Record, n: int, best: bool, identity: str) -> list[int]:
+    """Rows of `record.queries`: the n with the lowest (or highest) average precision.
+
+    Raises:
+        FinerRankError: no query asks for `identity`.
+    """
+    precision = record.queries.column("average_precision").to_pylist()
+    names = record.queries.column("file_name").to_pylist()
+    asked = record.queries.column("identity").to_pylist()
+    rows = [i for i in range(len(names)) if not identity or asked[i] == identity]
+    if not rows:
+        known = ", ".join(sorted(set(asked))[:10])
+        raise FinerRankError(f"--identity {identity}: no query asks for it; asked for: {known}")
+    return sorted(rows, key=lambda i: (-precision[i] if best else precision[i], asked[i], names[i]))[:n]
+
+
+def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int], k: int, out: Path) -> None:
+    """Draw one strip per query into an image file.
+
+    Right and wrong photos differ in frame colour, in line style, and by a sign before the name.
+
+    Raises:
+        FinerRankError: an image that the record names is not there, or `out` cannot be written.
+    """
+    if out.suffix.lower() not in FORMATS:
+        raise FinerRankError(f"{out}: no picture format; end its name in {', '.join(FORMATS)}")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    photos = {photo.file_name: photo for photo in gallery.photos}
+    images = {image.file_name: image for image in run.images}
+    queries = record.queries.take(list(rows)).to_pylist()
+    neighbours: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
+    for neighbour in record.neighbours.to_pylist():
+        if neighbour["query"] in neighbours and neighbour["rank"] <= k:
+            neighbours[neighbour["query"]].append(neighbour)
+    n_columns = 2 + max(len(of) for of in neighbours.values())
+    figure = Figure(figsize=(1.75 * n_columns, 2.25 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), n_columns, squeeze=False)
+    for line, row, query in zip(axes, rows, queries, strict=True):
+        for ax in line:
+            ax.set_axis_off()
+        reference = photos.get(query["reference_file_name"]) or _first_photo(gallery, query["identity"])
+        if reference:
+            kind = "reference" if reference.split == "reference" else "a photo"
+            _draw(line[0], gallery.root, reference, f"{kind} of\n{_short(query['identity'])}", NEUTRAL)
+        words = query["prompt"] or Path(query["file_name"]).stem
+        title = f"generated, AP {query['average_precision']:.2f}\n{_short(words)}"
+        _draw(line[1], run.root, images.get(query["file_name"]), title, "black", query["file_name"])
+        for ax, neighbour in zip(line[2:], neighbours[row], strict=False):
+            colour, sign, style = (RIGHT, "✓", "-") if neighbour["is_relevant"] else (WRONG, "✗", "--")
+            title = f"{sign} {_short(neighbour['identity'])}\n{neighbour['rank']}: {neighbour['similarity']:.3f}"
+            photo = photos.get(neighbour["file_name"])
+            _draw(ax, gallery.root, photo, title, colour, neighbour["file_name"], style)
+    mean = record.summary["scores"]["mAP"]["value"]
+    title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}: mAP {mean:.3f}"
+    figure.suptitle(_plain(title), fontsize=9)
+    try:
+        # No date in the file: the same record gives the same bytes.
+        metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+        figure.savefig(out, dpi=110, metadata=metadata.get(out.suffix.lower()))
+    except OSError as error:
+        raise FinerRankError(f"{out}: cannot be written ({error.strerror}); name another --out") from None
+
+
+def _first_photo(gallery: Gallery, identity: str) -> Photo | None:
+    own = [p for p in gallery.photos if p.identity == identity]
+    return min(own, key=lambda p: (p.split != "reference", p.file_name), default=None)
+
+
+def _draw(
+    ax: "Axes",
+    root: Path,
+    image: Photo | GeneratedImage | None,
+    title: str,
+    colour: str,
+    file_name: str = "",
+    style: str = "-",
+) -> None:
+    if image is None:
+        raise FinerRankError(f"{root}: has no {file_name}; name the folders that were evaluated: --gallery, --run")
+    try:
+        picture = decode_image(read_image_bytes(image.path))
+    except BadImage as error:
+        raise FinerRankError(f"{root}: {image.file_name}: {error}") from None
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    ax.set_axis_on()
+    ax.imshow(picture)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_title(_plain(title), fontsize=7, color=colour)
+    for spine in ax.spines.values():
+        spine.set(edgecolor=colour, linewidth=2.5, linestyle=style)
+
+
+def _short(text: str, length: int = 24) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _plain(text: str) -> str:
+    """Text without mathematics or control characters: names come from strangers."""
+    return "\n".join(printable(line) for line in text.split("\n")).replace("$", r"\$")

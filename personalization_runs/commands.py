@@ -1,0 +1,215 @@
+"""`finer-rank run …`"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from galleries.commands import AsJson, Columns, Conditions, Constants, Images, Out
+
+app = typer.Typer(no_args_is_help=True, help="Import, check and look at runs: the images that one model made.")
+import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")
+app.add_typer(import_app, name="import")
+
+Model = Annotated[str, typer.Option(help="Name of the model, as shown in tables; that of the folder by default.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="Personalization method. 'class-only': an untuned generator; its run is an anchor, and its images, "
+        "where they name no identity, are asked for every identity of their category.",
+        show_default=False,
+    ),
+]
+AgainstGallery = Annotated[
+    Path | None, typer.Option("--gallery", help="Gallery to check the run against while importing.")
+]
+
+
+@import_app.command("folder")
+def import_folder(
+    source: Annotated[Path, typer.Argument(help="Tree of [category/]identity/FILES.")],
+    out: Out,
+    model: Model = "",
+    method: Method = "",
+    gallery: AgainstGallery = None,
+) -> None:
+    """From a tree of folders, one per identity.
+
+    Example: finer-rank run import folder outputs/ip_adapter --model "IP-Adapter" --out runs/ip_adapter
+    """
+    from galleries.console import note
+    from galleries.sources.folder import find_in_folder
+
+    tree = find_in_folder(source, follow_links=False)
+    if tree.ignored:
+        note(f"{len(tree.ignored)} files are no images and were left out: {', '.join(tree.ignored[:5])}")
+    _import(tree.images, source, out, model, method, gallery)
+
+
+@import_app.command("table")
+def import_table(
+    source: Annotated[
+        Path, typer.Argument(help="A .csv, .tsv, .parquet or .jsonl table, or a folder with metadata.*.")
+    ],
+    out: Out,
+    column: Columns = None,
+    constant: Constants = None,
+    where: Conditions = None,
+    images: Images = None,
+    split_by: Annotated[
+        str,
+        typer.Option(help="Column whose every value becomes a run of its own, below --out.", show_default=False),
+    ] = "",
+    model: Model = "",
+    method: Method = "",
+    gallery: AgainstGallery = None,
+) -> None:
+    """From a table with other column names.
+
+    Example: finer-rank run import table manifest.csv --column file_name=path --column identity=subject
+    --where kind=generated --split-by method --out runs
+    """
+    from galleries.errors import FinerRankError
+    from galleries.image_set import column_names, new_folder
+    from galleries.sources.table import find_in_table, open_table, parse_assignments, parse_conditions
+    from personalization_runs.run import GeneratedImage
+
+    known = column_names(GeneratedImage)
+    columns, constants = parse_assignments(column or [], known), parse_assignments(constant or [], known)
+    table = open_table(source)
+    rows = find_in_table(table, known, columns, constants, parse_conditions(where or []), images)
+    if not split_by:
+        _import([found for found, _ in rows], source, out, model, method, gallery)
+        return
+    if model:
+        raise FinerRankError("--model and --split-by: each run is named after its value; leave --model out")
+    if split_by not in table.columns:
+        raise FinerRankError(f"{source}: no column {split_by!r}; --split-by one of {', '.join(table.columns)}")
+    groups: dict[str, list[Any]] = {}
+    for found, row in rows:
+        groups.setdefault(row[split_by], []).append(found)
+    folders = {value: _folder_name(value) for value in groups}
+    if "" in groups or len(set(folders.values())) < len(folders):
+        raise FinerRankError(
+            f"{source}: column {split_by!r} has an empty value, or values alike but for signs; mend it"
+        )
+    with new_folder(out) as partial:
+        for value, members in groups.items():
+            _import(members, source, partial / folders[value], value, method, gallery, shown_as=out / folders[value])
+
+
+@import_app.command("hub")
+def import_hub(
+    source: Annotated[str, typer.Argument(help="Hub id (owner/name), or a folder written by save_to_disk.")],
+    out: Out,
+    image_column: Annotated[str, typer.Option(help="Column of the images.")] = "image",
+    identity_column: Annotated[str, typer.Option(help="Column of the identities that they should show.")] = "label",
+    prompt_column: Annotated[str, typer.Option(help="Column of the prompts.", show_default=False)] = "",
+    split: Annotated[str | None, typer.Option(help="The dataset's own split, where it has several.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch on the hub.")] = None,
+    model: Model = "",
+    method: Method = "",
+    gallery: AgainstGallery = None,
+) -> None:
+    """From a Hugging Face dataset."""
+    from galleries.sources.hub import find_in_dataset
+
+    columns = {"identity": identity_column} | ({"prompt": prompt_column} if prompt_column else {})
+    found = find_in_dataset(source, image_column, columns, split, revision)
+    _import(found, Path(source), out, model, method, gallery)
+
+
+@import_app.command("reference-code")
+def import_reference_code(
+    source: Annotated[Path, typer.Argument(help="generated_data.csv, or its folder.")],
+    out: Out,
+    images: Images = None,
+    model: Model = "",
+    method: Method = "",
+    gallery: AgainstGallery = None,
+) -> None:
+    """From the table of the protocol's reference code (name, species, file_path, ref_path)."""
+    from galleries.sources.reference_code import RUN_FILE, find_reference_code
+
+    found = find_reference_code(source / RUN_FILE if source.is_dir() else source, images)
+    _import(found, source, out, model, method, gallery)
+
+
+def _import(
+    found: Any,
+    source: Path,
+    out: Path,
+    model: str,
+    method: str,
+    gallery: Path | None,
+    shown_as: Path | None = None,
+) -> None:
+    from galleries.console import progress_bars
+    from galleries.gallery import Gallery
+    from personalization_runs.run import Run, RunCard
+
+    against = Gallery.open(gallery) if gallery else None
+    card = RunCard(
+        model or out.resolve().name,
+        method=method,
+        gallery=against.card.name if against else "",
+        gallery_version=against.card.version if against else "",
+    )
+    with progress_bars() as progress:
+        step = progress("checking images", len(found)) if progress else None
+        run = Run.build(found, card, source, out, gallery=against, step=step)
+    print(f"{shown_as or out}: {_summary(run)}")
+
+
+@app.command()
+def check(
+    run: Annotated[Path, typer.Argument(help="Run folder, folder tree, or folder of generated_data.csv.")],
+    gallery: Annotated[Path | None, typer.Option(help="Gallery that the run is for.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for every fault, in the table and in every image. Exit code 2 if there is one."""
+    from galleries.console import print_json, progress_bars
+    from galleries.errors import raise_if_any
+    from galleries.gallery import Gallery
+    from personalization_runs.run import Run
+
+    opened = Run.open(run)
+    faults = opened.target_faults(Gallery.open(gallery)) if gallery else []
+    with progress_bars() as progress:
+        faults += opened.image_faults(progress("checking images", len(opened.images)) if progress else None)
+    raise_if_any(str(run), faults)
+    if as_json:
+        print_json({"run": str(run), "faults": []})
+        return
+    print(f"{run}: no faults; {_summary(opened)}")
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="Run folder, folder tree, or folder of generated_data.csv.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in a run: identities, images, prompts."""
+    from collections import Counter
+    from dataclasses import asdict
+
+    from galleries.console import print_json, print_table
+    from personalization_runs.run import Run
+
+    opened = Run.open(run)
+    images = Counter(image.identity for image in opened.images)
+    if as_json:
+        print_json({**asdict(opened.card), "table_sha256": opened.digest, "identities": dict(sorted(images.items()))})
+        return
+    rows = [[identity or "(every identity of its category)", str(n)] for identity, n in sorted(images.items())]
+    print_table(f"{opened.card.model} {opened.card.method}".strip(), ["identity", "images"], rows)
+    print(f"{_summary(opened)}; table SHA-256 {opened.digest}")
+
+
+def _summary(run: Any) -> str:
+    identities = {image.identity for image in run.images if image.identity}
+    return f"{run.card.model}: {len(run.images)} images of {len(identities)} identities"
+
+
+def _folder_name(value: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in value).strip(".") or "_"

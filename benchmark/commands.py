@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-SHOWN = ("mAP", "AUC", "rank_1", "CMC@5", "MAP@R")
+SHOWN = ("mAP", "AUC", "rank_1")
 SIMILARITY_NAMES = {
     "own_reference": "similarity to own reference",
     "all_references": "similarity to all references",

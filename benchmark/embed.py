@@ -133,7 +133,7 @@ class _Loop:
                 raise
             if len(batch) == 1:
                 raise FinerRankError(
-                    f"{self.embedder.spec}: memory does not suffice for one image; use another --device, or a smaller --size"
+                    f"{self.embedder.spec}: too little memory for one image; use another --device or a smaller --size"
                 ) from None
             self._waiting = batch + self._waiting
             self.batch_size = len(batch) // 2

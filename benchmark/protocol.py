@@ -351,7 +351,7 @@ class _Judge:
             [
                 Fault(
                     f"identity {identity!r}",
-                    f"no usable gallery photo outside its reference's encounter ({len(names)} images, first {names[0]})",
+                    f"no gallery photo outside its reference's encounter ({len(names)} images, first {names[0]})",
                     "add gallery photos of another encounter, or leave these images out",
                 )
                 for identity, names in sorted(unanswered.items())

@@ -109,8 +109,8 @@ def read_record(folder: Path) -> Record:
         summary["run"]["name"], summary["embedder"]["spec"]
         return Record(
             summary,
-            pq.read_table(folder / "queries.parquet"),
-            pq.read_table(folder / "neighbours.parquet"),
+            pq.ParquetFile(folder / "queries.parquet").read(),
+            pq.ParquetFile(folder / "neighbours.parquet").read(),
             places,
         )
     except FileNotFoundError as error:

@@ -69,7 +69,7 @@ class EmbeddingStore:
             if hashlib.sha256(content).hexdigest() != shard.stem:
                 self._set_aside(shard)
                 continue
-            table = pq.read_table(pa.BufferReader(content))
+            table = pq.ParquetFile(pa.BufferReader(content)).read()  # read_table would import pandas
             ids = table.column("digest").to_pylist()
             chosen = [i for i, digest in enumerate(ids) if digest in wanted and digest not in row_of]
             if not chosen:

@@ -88,7 +88,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise FinerRankError(f"{path}: not a readable Parquet file ({error}); write it again") from None
     columns = list(table.column_names)

@@ -74,8 +74,9 @@ class EmbeddingStore:
             chosen = [i for i, digest in enumerate(ids) if digest in wanted and digest not in row_of]
             if not chosen:
                 continue
-            embeddings = table.column("embedding").combine_chunks()
-            rows = embeddings.flatten().to_numpy().reshape(len(ids), -1)
+            values = table.column("embedding").combine_chunks().flatten()
+            # Not to_numpy(), which imports pandas.
+            rows = np.frombuffer(values.buffers()[1], np.float32, len(values), 4 * values.offset).reshape(len(ids), -1)
             first = len(row_of)
             row_of.update({ids[i]: first + n for n, i in enumerate(chosen)})
             blocks.append(rows[chosen])

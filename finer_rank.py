@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(galleries.commands.app, name="gallery")
 app.add_typer(personalization_runs.commands.app, name="run")
+app.add_typer(personalization_runs.commands.demo_app)
 app.add_typer(benchmark.commands.app)
 app.add_typer(leaderboard.commands.app)
 

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
@@ -97,7 +98,7 @@ def open_image(content: bytes) -> "Image.Image":
 
     too_large = f"more than {MAX_PIXELS // 1_000_000} megapixels"
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=_registered_formats())
     except UnidentifiedImageError:
         raise BadImage(
             "not a readable image", f"save it as JPEG, PNG or WebP ({', '.join(FORMATS)} are read)"
@@ -113,6 +114,18 @@ def open_image(content: bytes) -> "Image.Image":
     if image.format != "MPO" and n_frames > 1:
         raise BadImage(f"animated or several pages ({n_frames} frames)", "save the one frame that is meant")
     return image
+
+
+@cache
+def _registered_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with; their plugins are loaded, and no others."""
+    from importlib import import_module
+
+    from PIL import Image
+
+    for plugin in ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP"):
+        import_module(f"PIL.{plugin}ImagePlugin")
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def decode_image(content: bytes) -> "Image.Image":

@@ -206,6 +206,21 @@ def show(
     print(f"{_summary(opened)}; table SHA-256 {opened.digest}")
 
 
+demo_app = typer.Typer()
+
+
+@demo_app.command()
+def demo(out: Out = Path("demo")) -> None:
+    """Draw a small gallery and two runs, one faithful and one not, to try everything on.
+
+    Then: finer-rank evaluate --gallery demo/gallery --run demo/runs --embedder classical: --out demo/records
+    """
+    from personalization_runs.demo import write_demo
+
+    write_demo(out)
+    print(f"{out}: gallery, runs/faithful, runs/look-alike")
+
+
 def _summary(run: Any) -> str:
     identities = {image.identity for image in run.images if image.identity}
     return f"{run.card.model}: {len(run.images)} images of {len(identities)} identities"

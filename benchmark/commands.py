@@ -132,10 +132,10 @@ def evaluate(
         for remark in dict.fromkeys([*opened.warnings(), *evaluation.notes]):
             note(f"note: {remark}")
         if evaluation.left_out:
-            note(f"{evaluation.embedder}: {len(evaluation.left_out)} broken images were left out of every number")
+            note(f"{len(evaluation.left_out)} broken images were left out of every number")
         note(
-            f"{evaluation.embedder}: {evaluation.n_images} images, {evaluation.n_distinct} distinct, "
-            f"{evaluation.n_forward_passes} forward passes"
+            f"{evaluation.n_images} images, {evaluation.n_distinct} distinct, "
+            f"{evaluation.n_forward_passes} forward passes of {evaluation.embedder}"
         )
     if folders:
         note(f"records: {out}")
@@ -228,8 +228,13 @@ def _number(estimate: Any) -> str:
     return f"{estimate['value']:.3f}{bounds}"
 
 
+def _p_value(p: float) -> str:
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
 def _print_evaluation(gallery: str, evaluation: "Evaluation", by: str) -> None:
     from galleries.console import print_table
+    from personalization_runs.run import CLASS_ONLY
 
     kinds = sorted({record.summary["pairwise_similarity"]["to"] for record in evaluation.records})
     rows = []
@@ -259,20 +264,19 @@ def _print_evaluation(gallery: str, evaluation: "Evaluation", by: str) -> None:
     if not by:
         return
     key = {"identity": "identities", "category": "categories"}[by]
-    parts = [
-        [
-            record.name,
-            name,
-            str(part["n_queries"]),
-            _number(part["mAP"]),
-            _number(part["AUC"]),
-            _number(part["rank_1"]),
-        ]
-        + [f"{part[a]:.3f}" if part[a] is not None else "–" for a in ("chance", "held_out")]
-        for record in evaluation.records
-        for name, part in record.summary[key].items()
-    ]
-    print_table(f"by {by}", ["run", by, "queries", "mAP", "AUC", "rank_1", "chance mAP", "held-out mAP"], parts)
+    class_only: dict[str, Any] = next(
+        (r.summary[key] for r in evaluation.records if r.summary["run"].get("method") == CLASS_ONLY), {}
+    )
+    parts = []
+    for record in evaluation.records:
+        for name, part in record.summary[key].items():
+            anchors = [part["chance"], *([class_only.get(name, {}).get("mAP")] if class_only else []), part["held_out"]]
+            values = [anchor["value"] if isinstance(anchor, dict) else anchor for anchor in anchors]
+            scores = [_number(part[m]) for m in SHOWN]
+            cells = [record.name, name, str(part["n_queries"]), *scores]
+            parts.append([*cells, *("–" if value is None else f"{value:.3f}" for value in values)])
+    anchor_columns = ["chance mAP", *(["class-only mAP"] if class_only else []), "held-out mAP"]
+    print_table(f"by {by}", ["run", by, "queries", *SHOWN, *anchor_columns], parts)
 
 
 @app.command()
@@ -338,8 +342,8 @@ def compare(
                 f"{p.first} − {p.second}",
                 _number(asdict(p.difference)),
                 str(p.n_identities),
-                f"{p.p:.4f}",
-                f"{p.p_holm:.4f}",
+                _p_value(p.p),
+                _p_value(p.p_holm),
             ]
             for p in pairs
         ],

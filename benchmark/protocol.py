@@ -45,6 +45,9 @@ def _cmc_at(k: int, scores: QueryScores) -> float:
     return scores.cmc[k]
 
 
+FEW_IDENTITIES = 10
+"""Below so many, a bootstrap over identities gives intervals that are too narrow."""
+
 METRICS: dict[str, Callable[[QueryScores], float]] = {
     "mAP": lambda s: s.average_precision,
     "AUC": lambda s: s.auc,
@@ -219,6 +222,11 @@ class _Judge:
             "copied_reference": _aggregate(copied),
         }
         records = [self._record(run, held_out, anchors) for run in runs]
+        n_fewest = min((record.summary["n_identities"] for record in records), default=FEW_IDENTITIES)
+        if n_fewest < FEW_IDENTITIES:
+            self.notes.append(
+                f"a run asks for {n_fewest} identities only: too few for an interval to be taken at its word"
+            )
         class_only = [record for record, run in zip(records, runs, strict=True) if run.is_class_only]
         anchors["class_only"] = _from_json(class_only[0].summary["scores"]) if class_only else None
         if len(class_only) > 1:

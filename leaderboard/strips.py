@@ -74,7 +74,7 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
             photo = photos.get(neighbour["file_name"])
             _draw(ax, gallery.root, photo, title, colour, neighbour["file_name"], style)
     mean = record.summary["scores"]["mAP"]["value"]
-    title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}: mAP {mean:.3f}"
+    title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}, mAP {mean:.3f}"
     figure.suptitle(_plain(title), fontsize=9)
     try:
         # No date in the file: the same record gives the same bytes.

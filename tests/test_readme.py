@@ -1,0 +1,54 @@
+"""The README tells the truth: its commands run, in order, and its Python too."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    program = f"{sys.executable} -m finer_rank"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "FINER_RANK_STORE": str(folder / "store")}
+    line = re.sub(r"^finer-rank|^python", lambda m: program if m[0] == "finer-rank" else sys.executable, command)
+    return subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def test_every_command_of_the_readme_runs(demo: Path) -> None:
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("finer-rank ")]
+    assert len(commands) > 5
+    for command in commands:
+        done = run(command, demo)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (demo / "demo" / "strips.png").stat().st_size > 10_000
+
+    (demo / "example.py").write_text(blocks("python")[0])
+    done = run("python example.py", demo)
+    assert done.returncode == 0, done.stderr
+    assert "Estimate(value=" in done.stdout
+
+
+def test_the_figures_of_the_readme_are_those_of_the_demo(demo: Path) -> None:
+    run("finer-rank demo --out figures", demo)
+    table = run("finer-rank evaluate --gallery figures/gallery --run figures/runs --embedder classical:", demo).stdout
+    text = README.read_text(encoding="utf-8").replace("−", "-")
+    for name in ("faithful", "look-alike"):
+        [shown] = re.findall(rf"^\| {name} \| (.*)", text, re.MULTILINE)
+        [printed] = re.findall(rf"│ {name} +(.*)", table)
+        m_ap, interval, retention, similarity = re.findall(r"\[.*?\]|-?\d\.\d+", shown)
+        assert f"{m_ap} {interval}" in printed
+        numbers = [float(n) for n in re.findall(r"(-?\d\.\d+) \[", printed)]
+        assert numbers[-2] == pytest.approx(float(retention), abs=0.006)
+        assert numbers[-1] == pytest.approx(float(similarity), abs=0.0006)

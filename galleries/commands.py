@@ -74,7 +74,7 @@ def build_folder(
     if tree.ignored:
         note(f"{len(tree.ignored)} files are no images and were left out: {', '.join(tree.ignored[:5])}")
     options = {"category": category, "include": include or (), "n_references": references, "seed": seed}
-    _build(tree.images, source, out, name, version, granularity, symlink, options)
+    _build(tree.images, source, out, name, version, granularity, symlink, options, tree.faults)
 
 
 @build.command("table")
@@ -106,7 +106,7 @@ def build_table(
 
     known = column_names(Photo)
     columns, constants = parse_assignments(column or [], known), parse_assignments(constant or [], known)
-    rows = find_in_table(
+    rows, faults = find_in_table(
         open_table(source),
         known,
         columns,
@@ -116,7 +116,7 @@ def build_table(
         inside_only=False,
     )
     options = {"category": category, "include": include or (), "n_references": references, "seed": seed}
-    _build([found for found, _ in rows], source, out, name, version, granularity, symlink, options)
+    _build([found for found, _ in rows], source, out, name, version, granularity, symlink, options, faults)
 
 
 @build.command("hub")
@@ -177,6 +177,7 @@ def _build(
     granularity: str,
     symlink: bool,
     options: dict[str, Any],
+    known_faults: Any = (),
 ) -> None:
     from galleries.console import note, progress_bars
     from galleries.errors import FinerRankError
@@ -187,7 +188,9 @@ def _build(
     card = GalleryCard(name or out.resolve().name, version, granularity)
     with progress_bars() as progress:
         step = progress("checking images", len(found)) if progress else None
-        gallery = Gallery.build(found, card, source, out, symlink=symlink, step=step, **options)
+        gallery = Gallery.build(
+            found, card, source, out, known_faults=known_faults, symlink=symlink, step=step, **options
+        )
     for warning in gallery.warnings():
         note(f"note: {warning}")
     print(f"{out}: {_summary(gallery)}")
@@ -205,9 +208,9 @@ def check(
     from galleries.errors import raise_if_any
     from galleries.gallery import Gallery
 
-    opened = Gallery.open(gallery)
+    opened, faults = Gallery.load(gallery)
     with progress_bars() as progress:
-        faults = opened.image_faults(progress("checking images", len(opened.photos)) if progress else None)
+        faults += opened.image_faults(progress("checking images", len(opened.photos)) if progress else None)
     raise_if_any(str(gallery), faults)
     warnings = opened.warnings()
     if opened.ignored:

@@ -16,8 +16,8 @@ from galleries.image_set import (
     new_folder,
     read_card,
     read_rows,
-    row_faults,
     table_digest,
+    told_apart,
     values_of,
     write_image_set,
 )
@@ -98,6 +98,17 @@ class Gallery:
             Faults: all faults of table, card and tree.
             FinerRankError: nothing that could be a gallery.
         """
+        gallery, faults = cls.load(path)
+        raise_if_any(str(path), faults)
+        return gallery
+
+    @classmethod
+    def load(cls, path: Path | str) -> "tuple[Gallery, list[Fault]]":
+        """What can be opened of a gallery, and all that is wrong with table, card and tree. For checks.
+
+        Raises:
+            FinerRankError: nothing that could be a gallery.
+        """
         from galleries.sources.reference_code import find_gallery_in_reference_code
 
         root = Path(path)
@@ -106,38 +117,39 @@ class Gallery:
                 f"{root}: no such gallery folder; check the path, or make one: finer-rank gallery build"
             )
         if find_metadata(root) or (root / CARD_NAME).is_file():
-            return cls._open_table(root)
+            return cls._load_table(root)
+        card = GalleryCard(name=_name_of(root))
         if (root / "gallery_data.csv").is_file():
-            return cls.from_found(find_gallery_in_reference_code(root), GalleryCard(name=_name_of(root)), root)
+            return cls._load_found(find_gallery_in_reference_code(root), card, root)
         if (root / "state.json").is_file() or (root / "dataset_dict.json").is_file():
             raise FinerRankError(
                 f"{root}: a saved dataset; make a gallery of it first: finer-rank gallery build hub {root}"
             )
         tree = find_in_folder(root, SPLITS)
-        gallery = cls.from_found(tree.images, GalleryCard(name=_name_of(root)), root)
-        return replace(gallery, ignored=tree.ignored)
+        gallery, faults = cls._load_found(tree.images, card, root)
+        return replace(gallery, ignored=tree.ignored), [*tree.faults, *faults]
 
     @classmethod
-    def _open_table(cls, root: Path) -> "Gallery":
-        card = read_card(root / CARD_NAME, GalleryCard, name=_name_of(root))
-        table, rows = read_rows(root, Photo, required=("file_name", "category", "identity", "split"))
-        faults = row_faults(table, rows, ("category", "identity"))
+    def _load_table(cls, root: Path) -> "tuple[Gallery, list[Fault]]":
+        card, faults = read_card(root / CARD_NAME, GalleryCard, name=_name_of(root))
+        required = ("file_name", "category", "identity", "split")
+        table, rows, row_faults = read_rows(root, Photo, required, labels=("category", "identity"))
+        faults += row_faults
         for i, photo in enumerate(rows):
-            if photo.split not in SPLITS:
-                where = f"{table.where(i)} ({photo.file_name})"
+            where = f"{table.where(i)} ({photo.file_name})"
+            if photo.split not in SPLITS and "split" in table.columns:
                 faults.append(Fault(where, f"split is {photo.split!r}", f"write one of {', '.join(SPLITS)}"))
             if photo.bbox and not _is_bbox(photo.bbox):
-                where = f"{table.where(i)} ({photo.file_name})"
                 faults.append(Fault(where, f"bbox {photo.bbox!r}", "write x,y,width,height in pixels"))
         if card.granularity not in GRANULARITIES:
-            faults.append(
-                Fault(CARD_NAME, f"granularity {card.granularity!r}", f"write one of {', '.join(GRANULARITIES)}")
-            )
-        raise_if_any(str(root), faults + _label_faults(rows))
-        return cls(card, tuple(sorted(rows, key=lambda photo: photo.file_name)), root)
+            what = f"granularity {card.granularity!r}"
+            faults.append(Fault(CARD_NAME, what, f"write one of {', '.join(GRANULARITIES)}"))
+        if {*required} <= {*table.columns}:
+            faults += _label_faults(rows)
+        return cls(card, _sorted(rows), root), faults
 
     @classmethod
-    def from_found(
+    def _load_found(
         cls,
         found: Iterable[Found],
         card: GalleryCard,
@@ -147,36 +159,41 @@ class Gallery:
         include: Sequence[str] = (),
         n_references: int = 0,
         seed: int = 0,
-    ) -> "Gallery":
-        """A gallery of the images that a source found.
-
-        Args:
-            category: one category for all; else the source's own, else "all".
-            include: patterns (`dog*`) of identities to take; all where empty.
-            n_references: photos of each identity to set aside as references, where the source has no split.
-            seed: of that choice, which does not depend on file order.
-
-        Raises:
-            Faults: see `Gallery`.
-        """
+    ) -> "tuple[Gallery, list[Fault]]":
         photos = _photos(found, category, include)
-        if not photos:
-            raise FinerRankError(f"{root}: no photo is left; loosen --include ({', '.join(include)})")
+        if not photos and include:
+            raise FinerRankError(f"{root}: no identity is named {', '.join(include)}; loosen --include")
         faults = [Fault(p.file_name, "empty identity", "fill it in") for p in photos if not p.identity.strip()]
         faults += [
             Fault(p.file_name, f"split is {p.split!r}", f"write one of {', '.join(SPLITS)}")
             for p in photos
             if p.split and p.split not in SPLITS
         ]
-        raise_if_any(str(root), faults)
         if any(photo.split for photo in photos):
             if n_references:
                 raise FinerRankError(f"{root}: has a split of its own; leave --references out")
             photos = [photo if photo.split else replace(photo, split="gallery") for photo in photos]
         else:
-            photos = _with_seeded_split(photos, n_references, seed, root)
-        raise_if_any(str(root), _label_faults(photos))
-        return cls(card, tuple(sorted(photos, key=lambda photo: photo.file_name)), root)
+            photos, too_few = _with_seeded_split(photos, n_references, seed)
+            faults += too_few
+        return cls(card, _sorted(photos), root), faults + _label_faults(photos)
+
+    @classmethod
+    def from_found(cls, found: Iterable[Found], card: GalleryCard, root: Path, **options: Any) -> "Gallery":
+        """A gallery of the images that a source found, as they lie.
+
+        Args:
+            category: (option) one category for all; else the source's own, else "all".
+            include: (option) patterns (`dog*`) of identities to take; all where empty.
+            n_references: (option) photos of each identity to set aside as references, where the source has no split.
+            seed: (option) of that choice, which does not depend on file order.
+
+        Raises:
+            Faults: see `Gallery`.
+        """
+        gallery, faults = cls._load_found(found, card, root, **options)
+        raise_if_any(str(root), faults)
+        return gallery
 
     @classmethod
     def build(
@@ -186,35 +203,28 @@ class Gallery:
         root: Path,
         out: Path,
         *,
+        known_faults: Sequence[Fault] = (),
         symlink: bool = False,
         step: Callable[[int], Any] | None = None,
         **options: Any,
     ) -> "Gallery":
         """Write what a source found as a gallery folder, and open it. `options` are those of `from_found`.
 
+        Args:
+            known_faults: what the source itself complained of.
+
         Raises:
-            Faults: every fault of labels and images; nothing is written then.
+            Faults: every fault of source, labels and images; nothing is written then.
         """
-        if len({image.name for image in found}) != len(found):
-            found = [replace(image, name=f"{i:06d}/{image.name}") for i, image in enumerate(found)]
-        by_name = {image.name: image for image in found}
-        planned = cls.from_found(found, card, root, **options)
-        missing = [
-            Fault(
-                by_name[photo.file_name].where,
-                f"{photo.path}: no such file",
-                "name the folder of the images with --images",
-            )
-            for photo in planned.photos
-            if by_name[photo.file_name].content is None and not photo.path.exists()
-        ]
-        raise_if_any(str(root), missing)
+        by_name = told_apart(found)
+        planned, faults = cls._load_found(by_name.values(), card, root, **options)
+        contents = {name: image.content for name, image in by_name.items() if image.content is not None}
+        faults += planned.image_faults(step, contents)
+        raise_if_any(str(root), [*known_faults, *faults])
         rows = [(values_of(photo), by_name[photo.file_name]) for photo in planned.photos]
         with new_folder(out) as folder:
             write_image_set(folder, CARD_NAME, card, Photo, rows, symlink)
-            written = cls._open_table(folder)
-            raise_if_any(str(root), written.image_faults(step))
-        return cls._open_table(out)
+        return cls.open(out)
 
     def split(self, *names: str) -> tuple[Photo, ...]:
         """The photos of these splits."""
@@ -244,9 +254,16 @@ class Gallery:
 
         return pd.DataFrame([values_of(photo) for photo in self.photos], columns=list(column_names(Photo)))
 
-    def image_faults(self, step: Callable[[int], Any] | None = None, decode: bool = True) -> list[Fault]:
-        """Every fault that only the image files show. Reads, and by default decodes, all of them."""
-        digests, faults = image_digests(self.photos, decode, step)
+    def image_faults(
+        self, step: Callable[[int], Any] | None = None, contents: Mapping[str, bytes] | None = None
+    ) -> list[Fault]:
+        """Every fault that only the image files show. Reads and decodes all of them.
+
+        Args:
+            step: told of each image done.
+            contents: file name → bytes, of photos that are not files yet.
+        """
+        digests, faults = image_digests(self.photos, True, step, contents)
         faults += [
             Fault(
                 photo.mask_file_name,
@@ -307,7 +324,11 @@ def _photos(found: Iterable[Found], category: str, include: Sequence[str]) -> li
     return photos
 
 
-def _with_seeded_split(photos: Sequence[Photo], n_references: int, seed: int, root: Path) -> list[Photo]:
+def _sorted(photos: Iterable[Photo]) -> tuple[Photo, ...]:
+    return tuple(sorted(photos, key=lambda photo: photo.file_name))
+
+
+def _with_seeded_split(photos: Sequence[Photo], n_references: int, seed: int) -> tuple[list[Photo], list[Fault]]:
     by_identity: dict[str, list[Photo]] = defaultdict(list)
     for photo in photos:
         by_identity[photo.identity].append(photo)
@@ -324,8 +345,7 @@ def _with_seeded_split(photos: Sequence[Photo], n_references: int, seed: int, ro
         # A keyed hash, not a generator: adding one photo or identity reshuffles nobody else's.
         own.sort(key=lambda photo: hashlib.sha256(f"{seed}\0{photo.file_name}".encode()).digest())
         split += [replace(p, split="reference" if i < n_references else "gallery") for i, p in enumerate(own)]
-    raise_if_any(str(root), faults)
-    return split
+    return split, faults
 
 
 def _label_faults(photos: Sequence[Photo]) -> list[Fault]:

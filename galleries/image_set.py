@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from galleries.errors import Fault, Faults, FinerRankError
+from galleries.errors import Fault, FinerRankError
 from galleries.images import check_file_name, image_fault, in_threads
 from galleries.sources import Found
 from galleries.tables import Table, column_faults, find_metadata, read_table, write_csv
@@ -47,27 +47,35 @@ def values_of(row: Any) -> dict[str, str]:
     return {column: getattr(row, column) for column in column_names(type(row))}
 
 
-def read_rows(folder: Path, row_type: type[Row], required: Sequence[str]) -> tuple[Table, list[Row]]:
-    """The rows of a folder's metadata table.
+def read_rows(
+    folder: Path, row_type: type[Row], required: Sequence[str], labels: Sequence[str]
+) -> tuple[Table, list[Row], list[Fault]]:
+    """The rows of a folder's metadata table, and all that is wrong with them.
+
+    Args:
+        required: columns that must be there.
+        labels: columns that must be filled in.
 
     Raises:
-        Faults: unknown or missing columns.
-        FinerRankError: no table, or a damaged one.
+        FinerRankError: no table, or one that cannot be read at all.
     """
     path = find_metadata(folder)
     if path is None:
         raise FinerRankError(f"{folder}: no metadata.csv, .parquet or .jsonl; add the table, or name the folder of one")
     table = read_table(path)
-    faults = column_faults(table, required, column_names(row_type))
-    if faults:
-        raise Faults(str(folder), faults)
-    if not table.rows:
+    known = column_names(row_type)
+    faults = [*table.faults, *column_faults(table, required, known)]
+    if not table.rows and not faults:
         raise FinerRankError(f"{path}: no rows; add a row per image")
+    if "file_name" not in table.columns:
+        return table, [], faults
     make: Callable[..., Row] = row_type
-    return table, [make(path=folder / row["file_name"], **row) for row in table.rows]
+    columns = {*known} & {*table.columns} | {*required}
+    rows = [make(path=folder / r["file_name"], **{c: r.get(c, "") for c in columns}) for r in table.rows]
+    return table, rows, faults + _row_faults(table, rows, [label for label in labels if label in table.columns])
 
 
-def row_faults(table: Table, rows: Sequence[ImageRow], labels: Sequence[str]) -> list[Fault]:
+def _row_faults(table: Table, rows: Sequence[ImageRow], labels: Sequence[str]) -> list[Fault]:
     """File names that are empty, repeated or lead out of the folder, and empty labels."""
     faults = []
     first_seen: dict[str, int] = {}
@@ -77,13 +85,8 @@ def row_faults(table: Table, rows: Sequence[ImageRow], labels: Sequence[str]) ->
             faults.append(Fault(f"{table.where(i)} ({row.file_name})", wrong, "name a file inside the folder"))
         first = first_seen.setdefault(row.file_name, i)
         if first != i:
-            faults.append(
-                Fault(
-                    table.where(i),
-                    f"file_name {row.file_name!r} stands in row {first + 1} too",
-                    "remove one of the rows",
-                )
-            )
+            what = f"file_name {row.file_name!r} stands in row {table.numbers[first]} too"
+            faults.append(Fault(table.where(i), what, "remove one of the rows"))
         faults += [
             Fault(f"{table.where(i)} ({row.file_name})", f"empty {label}", "fill it in")
             for label in labels
@@ -92,43 +95,48 @@ def row_faults(table: Table, rows: Sequence[ImageRow], labels: Sequence[str]) ->
     return faults
 
 
-def read_card(path: Path, card_type: type[Card], **defaults: Any) -> Card:
-    """Read a TOML card. Absent fields take `defaults`, then the dataclass's own.
+def read_card(path: Path, card_type: type[Card], **defaults: Any) -> tuple[Card, list[Fault]]:
+    """Read a TOML card, and what is wrong with it. Absent fields take `defaults`, then the dataclass's own.
 
     Raises:
-        Faults: not TOML, unknown fields, or values of another type.
+        FinerRankError: not TOML.
     """
     values: dict[str, Any] = {}
     if path.exists():
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise FinerRankError(f"{path}: not TOML ({error}); mend the line") from None
     fields = {f.name: f for f in dataclasses.fields(card_type)}
-    faults = []
+    good, faults = {}, []
     for key, value in values.items():
         if key not in fields:
             faults.append(Fault(path.name, f"unknown field {key!r}", f"remove it (known: {', '.join(fields)})"))
         elif not isinstance(value, dict if key == "parameters" else str):
             kind = "a table" if key == "parameters" else "text in quotes"
             faults.append(Fault(path.name, f"{key} = {value!r}", f"write {kind}"))
-    if faults:
-        raise Faults(str(path.parent), faults)
-    return card_type(**{**defaults, **values})
+        elif value:
+            good[key] = value
+    return card_type(**{**defaults, **good}), faults
 
 
 def image_digests(
-    rows: Sequence[ImageRow], decode: bool, step: Callable[[int], Any] | None = None
+    rows: Sequence[ImageRow],
+    decode: bool,
+    step: Callable[[int], Any] | None = None,
+    contents: Mapping[str, bytes] | None = None,
 ) -> tuple[list[str | None], list[Fault]]:
     """SHA-256 of each row's image file, in order; None and a fault where a file cannot be used.
 
     Args:
         decode: look at the pixels too, not at the header alone.
         step: told of each image done.
+        contents: file name → bytes, of images that are not files yet.
     """
+    given = contents or {}
     digests: list[str | None] = []
     faults = []
-    for result in in_threads(lambda row: image_fault(row.file_name, row.path, decode), rows):
+    for result in in_threads(lambda row: image_fault(row.file_name, row.path, decode, given.get(row.file_name)), rows):
         if isinstance(result, Fault):
             faults.append(result)
         digests.append(None if isinstance(result, Fault) else result)
@@ -167,6 +175,13 @@ def new_folder(out: Path) -> "Iterator[Path]":
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def told_apart(found: Sequence[Found]) -> dict[str, Found]:
+    """Images by name; where two share one, all get a number in front."""
+    if len({image.name for image in found}) < len(found):
+        found = [dataclasses.replace(image, name=f"{i:06d}/{image.name}") for i, image in enumerate(found)]
+    return {image.name: image for image in found}
+
+
 def write_image_set(
     folder: Path,
     card_name: str,
@@ -191,6 +206,12 @@ def write_image_set(
         else:
             shutil.copyfile(found.path, target)
         written.append({**values, "file_name": file_name})
+        if values.get("mask_file_name"):
+            mask = Path(values["mask_file_name"])
+            written[-1]["mask_file_name"] = _free_name(f"masks/{found.name}{mask.suffix}", taken)
+            copy = folder / written[-1]["mask_file_name"]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(mask, copy)
     columns = [c for c in column_names(row_type) if any(row.get(c) for row in written)]
     write_csv(folder / "metadata.csv", columns, [{c: row.get(c, "") for c in columns} for row in written])
     fields = {key: value for key, value in dataclasses.asdict(card).items() if value}

@@ -234,10 +234,10 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], look_ahead: int =
                 future.cancel()
 
 
-def image_fault(where: str, path: Path, decode: bool) -> Fault | str:
+def image_fault(where: str, path: Path, decode: bool, content: bytes | None = None) -> Fault | str:
     """The SHA-256 of a usable image file, or what is wrong with it. `decode` looks at the pixels too."""
     try:
-        content = read_image_bytes(path)
+        content = read_image_bytes(path) if content is None else content
         if decode:
             decode_image(content)
         else:

@@ -15,14 +15,21 @@ METADATA_NAMES = ("metadata.csv", "metadata.parquet", "metadata.jsonl")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of strings. An absent value is "". `rows[i]` came from row `i + 1` of the file at `path`."""
+    """Rows of strings. An absent value is "".
+
+    Attributes:
+        numbers: of the rows in the file, from 1; damaged rows are left out of both.
+        faults: of the damaged rows.
+    """
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
+    numbers: tuple[int, ...]
+    faults: tuple[Fault, ...] = ()
 
     def where(self, row: int) -> str:
-        return f"{self.path.name} row {row + 1}"
+        return f"{self.path.name} row {self.numbers[row]}"
 
 
 def find_metadata(folder: Path) -> Path | None:
@@ -41,7 +48,7 @@ def read_table(path: Path) -> Table:
     """Read a `.csv`, `.tsv`, `.parquet` or `.jsonl` table.
 
     Raises:
-        FinerRankError: no such file, unknown kind, or damaged; names the row.
+        FinerRankError: no such file, unknown kind, or not readable at all. Damaged rows are in `faults`.
     """
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_jsonl}
     if path.suffix.lower() not in readers:
@@ -49,67 +56,71 @@ def read_table(path: Path) -> Table:
     if not path.is_file():
         raise FinerRankError(f"{path}: no such file; check the path")
     try:
-        columns, rows = readers[path.suffix.lower()](path)
+        table = readers[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
         raise FinerRankError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from None
     except OSError as error:
         raise FinerRankError(f"{path}: cannot be read ({error}); check its permissions") from None
-    repeated = {column for column in columns if columns.count(column) > 1}
+    repeated = {column for column in table.columns if table.columns.count(column) > 1}
     if repeated:
         raise FinerRankError(f"{path}: column {sorted(repeated)[0]!r} stands twice; rename one")
-    return Table(path, tuple(columns), tuple(rows))
+    return table
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read_csv(path: Path) -> Table:
+    rows, numbers, faults = [], [], []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         try:
             header = next(reader, None)
             if header is None:
                 raise FinerRankError(f"{path}: empty; its first line must name the columns")
-            columns = [column.strip() for column in header]
-            rows = []
-            for fields in reader:
-                if not fields:
-                    continue
+            columns = tuple(column.strip() for column in header)
+            for number, fields in enumerate((fields for fields in reader if fields), start=1):
                 if len(fields) != len(columns):
-                    raise FinerRankError(
-                        f"{path}: line {reader.line_num} has {len(fields)} fields where the header has "
-                        f"{len(columns)}; mend the line, quoting fields that hold commas"
-                    )
+                    what = f"{len(fields)} fields where the header has {len(columns)} (line {reader.line_num})"
+                    remedy = "mend the line, quoting fields that hold commas"
+                    faults.append(Fault(f"{path.name} row {number}", what, remedy))
+                    continue
                 rows.append(dict(zip(columns, fields, strict=True)))
+                numbers.append(number)
         except csv.Error as error:
             raise FinerRankError(f"{path}: line {reader.line_num}: {error}; mend the line") from None
-    return columns, rows
+    return Table(path, columns, tuple(rows), tuple(numbers), tuple(faults))
 
 
-def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read_parquet(path: Path) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(path).read()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise FinerRankError(f"{path}: not a readable Parquet file ({error}); write it again") from None
-    columns = list(table.column_names)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise FinerRankError(f"{path}: not a readable Parquet file ({reason}); write it again") from None
+    columns = tuple(table.column_names)
     values = [[_as_text(value) for value in column.to_pylist()] for column in table.columns]
-    return columns, [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
+    return Table(path, columns, rows, tuple(range(1, len(rows) + 1)))
 
 
-def _read_jsonl(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    objects = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
+def _read_jsonl(path: Path) -> Table:
+    objects, numbers, faults = [], [], []
+    lines = (line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
+    for number, line in enumerate(lines, start=1):
         try:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise FinerRankError(f"{path}: line {number} is not JSON ({error}); mend the line") from None
+            faults.append(Fault(f"{path.name} row {number}", f"not JSON ({error})", "mend the line"))
+            continue
         if not isinstance(value, dict):
-            raise FinerRankError(f"{path}: line {number} is not an object; write one {{...}} a line")
+            faults.append(Fault(f"{path.name} row {number}", "not a JSON object", "write one {…} a line"))
+            continue
         objects.append(value)
-    columns = list(dict.fromkeys(key for value in objects for key in value))
-    return columns, [{c: _as_text(value.get(c)) for c in columns} for value in objects]
+        numbers.append(number)
+    columns = tuple(dict.fromkeys(key for value in objects for key in value))
+    rows = tuple({c: _as_text(value.get(c)) for c in columns} for value in objects)
+    return Table(path, columns, rows, tuple(numbers), tuple(faults))
 
 
 def _as_text(value: object) -> str:

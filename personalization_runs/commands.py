@@ -43,7 +43,7 @@ def import_folder(
     tree = find_in_folder(source, follow_links=False)
     if tree.ignored:
         note(f"{len(tree.ignored)} files are no images and were left out: {', '.join(tree.ignored[:5])}")
-    _import(tree.images, source, out, model, method, gallery)
+    _import(tree.images, source, out, model, method, gallery, tree.faults)
 
 
 @import_app.command("table")
@@ -77,9 +77,9 @@ def import_table(
     known = column_names(GeneratedImage)
     columns, constants = parse_assignments(column or [], known), parse_assignments(constant or [], known)
     table = open_table(source)
-    rows = find_in_table(table, known, columns, constants, parse_conditions(where or []), images)
+    rows, faults = find_in_table(table, known, columns, constants, parse_conditions(where or []), images)
     if not split_by:
-        _import([found for found, _ in rows], source, out, model, method, gallery)
+        _import([found for found, _ in rows], source, out, model, method, gallery, faults)
         return
     if model:
         raise FinerRankError("--model and --split-by: each run is named after its value; leave --model out")
@@ -95,7 +95,8 @@ def import_table(
         )
     with new_folder(out) as partial:
         for value, members in groups.items():
-            _import(members, source, partial / folders[value], value, method, gallery, shown_as=out / folders[value])
+            folder = folders[value]
+            _import(members, source, partial / folder, value, method, gallery, faults, shown_as=out / folder)
 
 
 @import_app.command("hub")
@@ -142,6 +143,7 @@ def _import(
     model: str,
     method: str,
     gallery: Path | None,
+    known_faults: Any = (),
     shown_as: Path | None = None,
 ) -> None:
     from galleries.console import progress_bars
@@ -157,7 +159,7 @@ def _import(
     )
     with progress_bars() as progress:
         step = progress("checking images", len(found)) if progress else None
-        run = Run.build(found, card, source, out, gallery=against, step=step)
+        run = Run.build(found, card, source, out, known_faults=known_faults, gallery=against, step=step)
     print(f"{shown_as or out}: {_summary(run)}")
 
 
@@ -173,8 +175,8 @@ def check(
     from galleries.gallery import Gallery
     from personalization_runs.run import Run
 
-    opened = Run.open(run)
-    faults = opened.target_faults(Gallery.open(gallery)) if gallery else []
+    opened, faults = Run.load(run)
+    faults += opened.target_faults(Gallery.open(gallery)) if gallery else []
     with progress_bars() as progress:
         faults += opened.image_faults(progress("checking images", len(opened.images)) if progress else None)
     raise_if_any(str(run), faults)

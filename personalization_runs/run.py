@@ -1,7 +1,7 @@
 """A run: all images that one personalization model made for one gallery."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -16,8 +16,8 @@ from galleries.image_set import (
     new_folder,
     read_card,
     read_rows,
-    row_faults,
     table_digest,
+    told_apart,
     values_of,
     write_image_set,
 )
@@ -107,6 +107,17 @@ class Run:
             Faults: all faults of table, card and tree.
             FinerRankError: nothing that could be a run.
         """
+        run, faults = cls.load(path)
+        raise_if_any(str(path), faults)
+        return run
+
+    @classmethod
+    def load(cls, path: Path | str) -> "tuple[Run, list[Fault]]":
+        """What can be opened of a run, and all that is wrong with table, card and tree. For checks.
+
+        Raises:
+            FinerRankError: nothing that could be a run.
+        """
         from galleries.sources.reference_code import RUN_FILE, find_reference_code
 
         root = Path(path)
@@ -116,48 +127,46 @@ class Run:
             raise FinerRankError(f"{root}: no such run folder; check the path, or make one: finer-rank run import")
         card = RunCard(model=root.resolve().name)
         if find_metadata(root) or (root / CARD_NAME).is_file():
-            return cls._open_table(root)
+            return cls._load_table(root)
         if (root / RUN_FILE).is_file():
-            return cls.from_found(find_reference_code(root / RUN_FILE), card, root)
+            return cls._load_found(find_reference_code(root / RUN_FILE), card, root)
         if (root / "state.json").is_file() or (root / "dataset_dict.json").is_file():
             raise FinerRankError(f"{root}: a saved dataset; make a run of it first: finer-rank run import hub {root}")
         tree = find_in_folder(root, follow_links=False)
-        run = cls.from_found(tree.images, card, root)
-        raise_if_any(str(root), _links_outside(run.images, root))
-        return replace(run, ignored=tree.ignored)
+        run, faults = cls._load_found(tree.images, card, root)
+        faults += [*tree.faults, *_links_outside(run.images, root)]
+        return replace(run, ignored=tree.ignored), faults
 
     @classmethod
-    def _open_table(cls, root: Path) -> "Run":
-        card = read_card(root / CARD_NAME, RunCard, model=root.resolve().name)
-        table, rows = read_rows(root, GeneratedImage, required=("file_name",))
-        labels = () if card.method == CLASS_ONLY else ("identity",)
-        faults = row_faults(table, rows, labels) + _links_outside(rows, root)
-        raise_if_any(str(root), faults)
-        return cls(card, tuple(sorted(rows, key=lambda image: image.file_name)), root)
+    def _load_table(cls, root: Path) -> "tuple[Run, list[Fault]]":
+        card, faults = read_card(root / CARD_NAME, RunCard, model=root.resolve().name)
+        is_class_only = card.method == CLASS_ONLY
+        required = ("file_name",) if is_class_only else ("file_name", "identity")
+        _, rows, row_faults = read_rows(root, GeneratedImage, required, labels=() if is_class_only else ("identity",))
+        return cls(card, _sorted(rows), root), [*faults, *row_faults, *_links_outside(rows, root)]
 
     @classmethod
-    def from_found(cls, found: Sequence[Found], card: RunCard, root: Path) -> "Run":
-        """A run of the images that a source found.
+    def _load_found(cls, found: Iterable[Found], card: RunCard, root: Path) -> "tuple[Run, list[Fault]]":
+        columns = set(column_names(GeneratedImage)) - {"file_name"}
+        images, faults = [], []
+        for image in found:
+            values = {key: value for key, value in image.values.items() if key in columns}
+            images.append(GeneratedImage(image.name, path=image.path, **values))
+            if card.method != CLASS_ONLY and not values.get("identity", "").strip():
+                remedy = f"fill it in (only runs of method {CLASS_ONLY!r} may leave it out)"
+                faults.append(Fault(image.where, "empty identity", remedy))
+        return cls(card, _sorted(images), root), faults
+
+    @classmethod
+    def from_found(cls, found: Iterable[Found], card: RunCard, root: Path) -> "Run":
+        """A run of the images that a source found, as they lie.
 
         Raises:
             Faults: empty labels.
         """
-        columns = set(column_names(GeneratedImage)) - {"file_name"}
-        images = [
-            GeneratedImage(image.name, path=image.path, **{k: v for k, v in image.values.items() if k in columns})
-            for image in found
-        ]
-        faults = [
-            Fault(
-                image.where,
-                "empty identity",
-                f"fill it in (only runs of method {CLASS_ONLY!r} may leave it out)",
-            )
-            for image in found
-            if card.method != CLASS_ONLY and not image.values.get("identity", "").strip()
-        ]
+        run, faults = cls._load_found(found, card, root)
         raise_if_any(str(root), faults)
-        return cls(card, tuple(sorted(images, key=lambda image: image.file_name)), root)
+        return run
 
     @classmethod
     def build(
@@ -167,33 +176,29 @@ class Run:
         root: Path,
         out: Path,
         *,
+        known_faults: Sequence[Fault] = (),
         gallery: Gallery | None = None,
         step: Callable[[int], Any] | None = None,
     ) -> "Run":
         """Write what a source found as a run folder, and open it.
 
         Args:
+            known_faults: what the source itself complained of.
             gallery: checked against, where given.
 
         Raises:
-            Faults: every fault of labels, images and targets; nothing is written then.
+            Faults: every fault of source, labels, images and targets; nothing is written then.
         """
-        if len({image.name for image in found}) != len(found):
-            found = [replace(image, name=f"{i:06d}/{image.name}") for i, image in enumerate(found)]
-        by_name = {image.name: image for image in found}
-        planned = cls.from_found(found, card, root)
-        faults = planned.target_faults(gallery) if gallery else []
-        faults += [
-            Fault(image.where, f"{image.path}: no such file", "name the folder of the images with --images")
-            for image in found
-            if image.content is None and not image.path.exists()
-        ]
-        raise_if_any(str(root), faults)
+        by_name = told_apart(found)
+        planned, faults = cls._load_found(by_name.values(), card, root)
+        contents = {name: image.content for name, image in by_name.items() if image.content is not None}
+        faults += planned.target_faults(gallery) if gallery else []
+        faults += planned.image_faults(step, contents)
+        raise_if_any(str(root), [*known_faults, *faults])
+        rows = [(values_of(image), by_name[image.file_name]) for image in planned.images]
         with new_folder(out) as folder:
-            rows = [(values_of(image), by_name[image.file_name]) for image in planned.images]
             write_image_set(folder, CARD_NAME, card, GeneratedImage, rows, symlink=False)
-            raise_if_any(str(root), cls._open_table(folder).image_faults(step))
-        return cls._open_table(out)
+        return cls.open(out)
 
     @property
     def is_class_only(self) -> bool:
@@ -210,9 +215,11 @@ class Run:
 
         return pd.DataFrame([values_of(image) for image in self.images], columns=list(column_names(GeneratedImage)))
 
-    def image_faults(self, step: Callable[[int], Any] | None = None) -> list[Fault]:
-        """Every fault that only the image files show. Reads and decodes all of them."""
-        return image_digests(self.images, decode=True, step=step)[1]
+    def image_faults(
+        self, step: Callable[[int], Any] | None = None, contents: Mapping[str, bytes] | None = None
+    ) -> list[Fault]:
+        """Every fault that only the image files show. Reads and decodes all of them; see `Gallery.image_faults`."""
+        return image_digests(self.images, True, step, contents)[1]
 
     def target_faults(self, gallery: Gallery) -> list[Fault]:
         """Images that ask for somebody whom the gallery cannot answer for."""
@@ -283,6 +290,10 @@ class Run:
             reference = references.get(image.reference_file_name)
             queries += [Query(image, identity, gallery.category_of[identity], reference) for identity in asked]
         return tuple(queries)
+
+
+def _sorted(images: Iterable[GeneratedImage]) -> tuple[GeneratedImage, ...]:
+    return tuple(sorted(images, key=lambda image: image.file_name))
 
 
 def _by_either_name(photos: Sequence[Photo]) -> dict[str, Photo]:

@@ -6,28 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.errors import Fault, FinerRankError
 from galleries.images import FOREIGN_SUFFIXES, SUFFIXES
 from galleries.sources import Found
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The images of a tree, and the files that were passed over because they are not images."""
+    """The images of a tree, the files passed over because they are no images, and what is wrong with the tree."""
 
     images: tuple[Found, ...]
     ignored: tuple[str, ...]
+    faults: tuple[Fault, ...]
 
 
 def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = True) -> Tree:
     """All images below `root`, labelled by their folders.
+
+    Faults: images outside any identity, too deep, at two depths, or of formats that cannot be read.
 
     Args:
         splits: folder names below an identity that say which split its images belong to.
         follow_links: enter folders that are symbolic links. Never for folders of strangers.
 
     Raises:
-        Faults: images outside any identity, too deep, at two depths, or of formats that cannot be read.
+        FinerRankError: no such folder, or no image in it.
     """
     if not root.is_dir():
         raise FinerRankError(f"{root}: no such folder; check the path")
@@ -59,10 +62,9 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
                 "put every identity at the same depth",
             )
         )
-    raise_if_any(str(root), sorted(faults))
-    if not images:
+    if not images and not faults:
         raise FinerRankError(f"{root}: no image files in its folders; known endings are {' '.join(SUFFIXES)}")
-    return Tree(tuple(images), tuple(ignored))
+    return Tree(tuple(images), tuple(ignored), tuple(sorted(faults)))
 
 
 def _files_below(root: Path, follow_links: bool) -> list[Path]:

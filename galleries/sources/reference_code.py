@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from galleries.errors import FinerRankError
+from galleries.errors import FinerRankError, raise_if_any
 from galleries.sources import Found
 from galleries.sources.table import find_in_table
 from galleries.tables import read_table
@@ -31,7 +31,9 @@ def find_reference_code(csv_path: Path, images: Path | None = None) -> list[Foun
     first_path = next((row.get(columns["file_name"], "") for row in table.rows), "")
     root = next((root for root in roots if (root / first_path).exists()), roots[0])
     found: dict[Path, Found] = {}
-    for image, row in find_in_table(table, (), columns, {}, images=root, inside_only=False):
+    rows, faults = find_in_table(table, (), columns, {}, images=root, inside_only=False)
+    raise_if_any(str(csv_path.parent), faults)
+    for image, row in rows:
         given = row[columns["file_name"]]
         values = {**image.values, "source_id": given}
         found.setdefault(image.path, replace(image, values=values))

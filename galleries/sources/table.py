@@ -72,8 +72,8 @@ def find_in_table(
     conditions: Sequence[Condition] = (),
     images: Path | None = None,
     inside_only: bool = True,
-) -> list[tuple[Found, dict[str, str]]]:
-    """The images that the chosen rows name, each with its whole row.
+) -> tuple[list[tuple[Found, dict[str, str]]], list[Fault]]:
+    """The images that the chosen rows name, each with its whole row; and what is wrong with rows.
 
     Args:
         known: our columns; those that the table has under our own name need no mention in `columns`.
@@ -83,7 +83,8 @@ def find_in_table(
         inside_only: refuse files outside `images`, as a stranger's table could name any file of the disk.
 
     Raises:
-        Faults: columns that are not there, or rows without a file name.
+        Faults: columns that are not there.
+        FinerRankError: no row fulfils the conditions.
     """
     images = images or table.path.parent
     mapping = {c: c for c in known if c in table.columns and c not in constants} | dict(columns)
@@ -95,6 +96,7 @@ def find_in_table(
     if "file_name" not in mapping:
         faults.append(Fault(table.path.name, "no column 'file_name'", "say which it is: --column file_name=THEIRS"))
     raise_if_any(str(table.path.parent), faults)
+    faults = [*table.faults]
     found = []
     for i, row in enumerate(table.rows):
         if not all(condition.holds(row) for condition in conditions):
@@ -110,11 +112,12 @@ def find_in_table(
                 faults.append(Fault(table.where(i), f"{given} lies outside {images}", "name its folder with --images"))
                 continue
             name = labelled_name(values, path.name)
+        if values.get("mask_file_name"):
+            values["mask_file_name"] = str(resolve_image(values["mask_file_name"], images)[0])
         found.append((Found(table.where(i), name, path, values), row))
-    raise_if_any(str(table.path.parent), faults)
-    if not found:
+    if not found and not faults:
         raise FinerRankError(f"{table.path}: no row is left; loosen the conditions")
-    return found
+    return found, faults
 
 
 def resolve_image(given: str, images: Path) -> tuple[Path, str | None]:

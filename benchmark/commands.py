@@ -87,7 +87,7 @@ def evaluate(
     from benchmark.records import write_record
     from benchmark.store import default_store
     from galleries.console import note, print_json, progress_bars
-    from galleries.errors import FinerRankError
+    from galleries.errors import FinerRankError, below, raise_if_any
     from galleries.gallery import Gallery
     from personalization_runs.run import Run
 
@@ -109,8 +109,14 @@ def evaluate(
         )
         for spec in embedder
     ]
-    opened = Gallery.open(gallery)
-    runs = [Run.open(path) for given in [*(run or []), *(more_runs or [])] for path in _run_folders(given)]
+    opened, faults = Gallery.load(gallery)
+    faults = below(opened.root, faults)
+    runs = []
+    for path in (path for given in [*(run or []), *(more_runs or [])] for path in _run_folders(given)):
+        opened_run, wrong = Run.load(path)
+        runs.append(opened_run)
+        faults += below(opened_run.root, wrong)
+    raise_if_any("cannot be scored", faults)
     options = Options(neighbours, skip_broken, batch_size)
     with progress_bars() as progress:
         evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note)

@@ -28,7 +28,7 @@ from benchmark.statistics import (
     estimate_mean_of_identities,
     estimate_ratio,
 )
-from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery, Photo, leaked_photos
 from galleries.image_set import ImageRow, image_digests
 from galleries.images import sha256_of
@@ -120,10 +120,10 @@ def evaluate(
     """
     options = options or Options()
     _check_names(runs)
-    raise_if_any("cannot be scored", [f for run in runs for f in _below(run.root, run.target_faults(gallery))])
+    raise_if_any("cannot be scored", [f for run in runs for f in below(run.root, run.target_faults(gallery))])
     files, faults = _image_files([(gallery.root, gallery.photos), *((run.root, run.images) for run in runs)], progress)
     digests = [files[p.path].digest if p.path in files else None for p in gallery.photos]
-    faults += _below(gallery.root, leaked_photos(gallery.photos, digests))
+    faults += below(gallery.root, leaked_photos(gallery.photos, digests))
     if not options.skip_broken:
         raise_if_any("cannot be scored", faults)
     evaluations = []
@@ -157,10 +157,6 @@ def _check_names(runs: Sequence[Run]) -> None:
             raise FinerRankError(f"two runs are named {name!r} ({places}); give each its own model name in run.toml")
 
 
-def _below(root: Path, faults: Sequence[Fault]) -> list[Fault]:
-    return [Fault(f"{root}: {fault.where}", fault.what, fault.remedy) for fault in faults]
-
-
 def _image_files(
     sets: Sequence[tuple[Path, Sequence[ImageRow]]], progress: Progress | None
 ) -> tuple[dict[Path, ImageFile], list[Fault]]:
@@ -170,7 +166,7 @@ def _image_files(
     step = progress("reading images", sum(len(rows) for _, rows in sets)) if progress else None
     for root, rows in sets:
         digests, wrong = image_digests(rows, decode=False, step=step)
-        faults += _below(root, wrong)
+        faults += below(root, wrong)
         for row, digest in zip(rows, digests, strict=True):
             if digest:
                 files[row.path] = ImageFile(f"{root}: {row.file_name}", row.path, digest)

@@ -40,6 +40,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def below(root: object, faults: Iterable[Fault]) -> list[Fault]:
+    """The faults of a folder, told apart from those of other folders."""
+    return [Fault(f"{root}: {fault.where}", fault.what, fault.remedy) for fault in faults]
+
+
 def raise_if_any(subject: str, faults: Iterable[Fault]) -> None:
     """Raise `Faults` unless `faults` is empty."""
     found = tuple(faults)

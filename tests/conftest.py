@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import pytest
-from PIL import Image
+from handmade import save_noise, write_gallery
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
 
@@ -25,17 +24,23 @@ class Cli(Protocol):
     def __call__(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]: ...
 
 
-def draw_photo(path: Path, seed: int, size: tuple[int, int] = (48, 48)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    width, height = size
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
+class Refusal(Protocol):
+    """Runs a command that must refuse its input, and returns the one line that it says why with."""
+
+    def __call__(self, *arguments: object, cwd: Path | None = None) -> str: ...
 
 
 def run_cli(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "finer_rank", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=120, check=False)
+
+
+def refused_line(*arguments: object, cwd: Path | None = None) -> str:
+    result = run_cli(*arguments, cwd=cwd)
+    lines = result.stderr.splitlines()
+    assert (result.returncode, result.stdout, len(lines)) == (2, "", 1), result
+    assert lines[0].startswith("finer-rank: ")
+    return lines[0]
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +53,20 @@ def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="session")
 def photo() -> DrawPhoto:
-    return draw_photo
+    return save_noise
 
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:
     return run_cli
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Refusal:
+    return refused_line
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """A sound gallery folder of two dogs, of which a test may spoil anything."""
+    return write_gallery(tmp_path / "zoo")

@@ -195,7 +195,7 @@ def load_strictly(
     Raises:
         FinerRankError: missing, unexpected or misshapen tensors; names the first of them.
     """
-    own = module.state_dict()
+    own = module.state_dict()  # carries the layers' versions, which a plain dictionary lacks
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     misshapen = [key for key in own if key in state and state[key].shape != own[key].shape]
@@ -203,7 +203,8 @@ def load_strictly(
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise FinerRankError(f"{path}: {what} tensor {keys[0]}{more}; these are not weights of {architecture}")
-    module.load_state_dict(state, strict=False)
+    own.update(state)
+    module.load_state_dict(own)
 
 
 def hub_file(repository: str, names: Sequence[str], instead: str, revision: str | None = None) -> Path:
@@ -217,17 +218,42 @@ def hub_file(repository: str, names: Sequence[str], instead: str, revision: str 
     """
     import huggingface_hub
     from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    reason = ""
     for name in names:
+        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    reason = _why_hub_is_out_of_reach()
+    for name in names if reason is None else ():
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-        except Exception as error:  # offline, gated, gone, no such file: the hub's client raises many kinds
-            reason = reason or type(error).__name__
+        except LocalEntryNotFoundError as error:
+            reason = _first_line(error)
+            break
+        except EntryNotFoundError:
+            reason = "no such file there"
+        except Exception as error:  # gated, gone, no such revision, full disk: the hub's client raises many kinds
+            reason = _first_line(error)
+            break
     raise FinerRankError(
-        f"{names[0]} of https://huggingface.co/{repository} is neither cached under {HF_HUB_CACHE} nor within reach "
-        f"({reason}); download it where there is a network, and write {instead}"
+        f"{' or '.join(names)} of https://huggingface.co/{repository}: not cached under {HF_HUB_CACHE}, and cannot be "
+        f"fetched ({reason}); download it where there is a network, and write {instead}"
     )
+
+
+def _why_hub_is_out_of_reach() -> str | None:
+    """Asked once and briefly: the hub's client itself would try again for half a minute, for each file."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+    from huggingface_hub.utils import get_session
+
+    if HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(ENDPOINT, timeout=10)
+    except Exception as error:  # of the HTTP library, which the hub's client may change
+        return _first_line(error)
+    return None
 
 
 def url_file(url: str, cache: Path, instead: str) -> Path:

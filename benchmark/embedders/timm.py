@@ -32,7 +32,7 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     module = _create(request)
     config = timm.data.resolve_model_data_config(module)
     preprocessing = _preprocessing(config).overridden(request.resize, request.size, request.interpolation)
-    if preprocessing.size != tuple(config["input_size"][1:]) and config.get("fixed_input_size", True):
+    if preprocessing.size != tuple(config["input_size"][1:]) and module.pretrained_cfg.get("fixed_input_size"):
         module = _create(request, img_size=preprocessing.size)
     weights = request.weights or _pretrained_file(request, module.pretrained_cfg)
     state = read_state_dict(weights)
@@ -94,10 +94,10 @@ def _pretrained_file(request: Request, config: dict[str, Any]) -> Path:
         return hub_file(repository, WEIGHTS, LOCAL_FOLDER, revision)
     if config.get("hf_hub_id"):
         published = config.get("hf_hub_filename")
-        return hub_file(config["hf_hub_id"], [published] if published else WEIGHTS, f"{request.spec}@FILE")
+        return hub_file(config["hf_hub_id"], [published] if published else WEIGHTS, f"timm:{request.model}@FILE")
     if config.get("url"):
-        return url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints", f"{request.spec}@FILE")
-    raise FinerRankError(f"{request.spec}: no pretrained weights are published; name a file: {request.spec}@FILE")
+        return url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints", f"timm:{request.model}@FILE")
+    raise FinerRankError(f"{request.spec}: no pretrained weights are published; name a file: timm:{request.model}@FILE")
 
 
 def _repository(model: str) -> tuple[str, str | None]:

@@ -1,5 +1,6 @@
 """Classifiers of torchvision: `torchvision:NAME`; the embedding is what enters the last layer."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,9 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         raise FinerRankError(
             f"{request.spec}: torchvision has no such classifier; torchvision.models.list_models() lists them"
         )
-    module: torch.nn.Module = models.get_model(request.model, weights=None)
+    with warnings.catch_warnings():  # of slow random weights, which are overwritten
+        warnings.simplefilter("ignore")
+        module: torch.nn.Module = models.get_model(request.model, weights=None)
     published = models.get_model_weights(request.model).DEFAULT
     transform = published.transforms()
     weights = request.weights or url_file(

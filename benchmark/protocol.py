@@ -301,6 +301,9 @@ class _Judge:
                 for metric, score in METRICS.items()
             }
         pairwise = estimate_mean(similarity, identities)
+        n_copied = self._n_copied(queries)
+        if n_copied:
+            self.notes.append(f"{run.card.model}: {n_copied} images are photos of the gallery, byte for byte")
         summary = {
             "format": FORMAT,
             "protocol": PROTOCOL,
@@ -315,7 +318,7 @@ class _Judge:
             "n_identities": len(set(identities)),
             "n_gallery_identities": len(self.pool.identities),
             "n_tied_queries": sum(answer.scores.is_tied for answer in answers),
-            "n_copied": self._n_copied(queries),
+            "n_copied": n_copied,
             "scores": _as_json(_aggregate(answers)),
             "pairwise_similarity": {**_json_or_empty(pairwise), "to": kind},
             "identity_retention": _json(_retention(answers, held_out)),

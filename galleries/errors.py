@@ -4,6 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+MAX_CHARACTERS = 400
+"""Of each part of a fault's line."""
+
+
 class FinerRankError(Exception):
     """Something the user can mend. The command line prints it on one line and exits with 2."""
 
@@ -17,8 +21,7 @@ class Fault:
     remedy: str
 
     def __str__(self) -> str:
-        # Names come from untrusted files: control characters would break the one line, or the terminal.
-        return printable(f"{self.where}: {self.what}; {self.remedy}")
+        return f"{_short(self.where)}: {_short(self.what)}; {_short(self.remedy)}"
 
 
 class Faults(FinerRankError):
@@ -33,6 +36,12 @@ class Faults(FinerRankError):
         if len(self.faults) == 1:
             return [f"{self.subject}: {self.faults[0]}"]
         return [f"{self.subject}: {len(self.faults)} faults", *(f"  {fault}" for fault in self.faults)]
+
+
+def _short(text: str) -> str:
+    # Names come from untrusted files: control characters would break the line or the terminal, long ones hide the rest.
+    text = printable(text)
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS // 2]}…{text[-MAX_CHARACTERS // 2 :]}"
 
 
 def printable(text: str) -> str:

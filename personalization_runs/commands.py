@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from galleries.commands import AsJson, Columns, Conditions, Constants, Images, Out
+from galleries.errors import printable
 
 app = typer.Typer(no_args_is_help=True, help="Import, check and look at runs: the images that one model made.")
 import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")
@@ -225,7 +226,7 @@ def demo(out: Out = Path("demo")) -> None:
 
 def _summary(run: Any) -> str:
     identities = {image.identity for image in run.images if image.identity}
-    return f"{run.card.model}: {len(run.images)} images of {len(identities)} identities"
+    return printable(f"{run.card.model}: {len(run.images)} images of {len(identities)} identities")
 
 
 def _folder_name(value: str) -> str:

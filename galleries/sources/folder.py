@@ -38,6 +38,9 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
     depths: dict[int, list[str]] = defaultdict(list)
     for path in _files_below(root, follow_links):
         name = path.relative_to(root).as_posix()
+        if not name.isascii() and not _is_utf8(name):
+            faults.append(Fault(name, "file name is not UTF-8", "rename it"))
+            continue
         if path.suffix.lower() in FOREIGN_SUFFIXES:
             faults.append(Fault(name, f"{path.suffix} pictures cannot be read", "convert it to JPEG or PNG"))
             continue
@@ -65,6 +68,14 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
     if not images and not faults:
         raise FinerRankError(f"{root}: no image files in its folders; known endings are {' '.join(SUFFIXES)}")
     return Tree(tuple(images), tuple(ignored), tuple(sorted(faults)))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _files_below(root: Path, follow_links: bool) -> list[Path]:

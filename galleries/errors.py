@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-
 MAX_CHARACTERS = 400
 """Of each part of a fault's line."""
 

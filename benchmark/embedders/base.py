@@ -236,16 +236,17 @@ def hub_file(repository: str, names: Sequence[str], instead: str, revision: str 
         except Exception as error:  # gated, gone, no such revision, full disk: the hub's client raises many kinds
             reason = _first_line(error)
             break
+    cache = Path(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
     raise FinerRankError(
-        f"{' or '.join(names)} of https://huggingface.co/{repository}: not cached under "
-        f"{HF_HUB_CACHE}/models--{repository.replace('/', '--')}, and cannot be fetched ({reason}); download it where there is a network, and write {instead}"
+        f"{' or '.join(names)} of https://huggingface.co/{repository}: not cached under {cache}, and cannot be fetched "
+        f"({reason}); download it where there is a network, and write {instead}"
     )
 
 
 def _why_hub_is_out_of_reach() -> str | None:
     """Asked once and briefly: the hub's client itself would try again for half a minute, for each file."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+    from huggingface_hub.utils import get_session
 
     if HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders import Embedder
-from benchmark.store import EmbeddingStore
+from benchmark.store import EmbeddingStore, print_to_stderr
 from galleries.errors import Fault, FinerRankError
 from galleries.images import BadImage, decode_image, in_threads, read_image_bytes, sha256_of
 
@@ -18,12 +18,9 @@ Rows = npt.NDArray[np.float32]
 Progress = Callable[[str, int], Callable[[int], Any]]
 """Called with a label and a total; returns what to call with the number of steps done."""
 
+BATCH_SIZE = 32
 SHARD_SECONDS = 15.0
 SHARD_IMAGES = 4096
-
-
-def default_batch_size() -> int:
-    return 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def embed_images(
     *,
     batch_size: int | None = None,
     progress: Progress | None = None,
-    warn: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] = print_to_stderr,
 ) -> Embeddings:
     """Embed images, each distinct one once, and keep the results in the store as it goes.
 
@@ -69,14 +66,14 @@ def embed_images(
         FinerRankError: the embedder cannot be loaded, memory does not suffice for one image, or the store
             cannot be written. Faulty images are returned, not raised.
     """
-    store = EmbeddingStore(store_root, embedder.fingerprint, **({"warn": warn} if warn else {}))
+    store = EmbeddingStore(store_root, embedder.fingerprint, warn)
     by_digest = {image.digest: image for image in images}
     row_of, rows = store.read(by_digest)
     # Sorted by content, so that neither file order nor names decide which images share a batch.
     missing = [by_digest[digest] for digest in sorted(by_digest.keys() - row_of.keys())]
     if not missing:
         return Embeddings(row_of, rows, 0, ())
-    loop = _Loop(embedder, store, batch_size or default_batch_size())
+    loop = _Loop(embedder, store, batch_size or BATCH_SIZE, warn)
     step = progress(f"embedding with {embedder.spec}", len(missing)) if progress else None
     for n_done in loop.run(missing):
         if step:
@@ -86,7 +83,8 @@ def embed_images(
 
 
 class _Loop:
-    def __init__(self, embedder: Embedder, store: EmbeddingStore, batch_size: int) -> None:
+    def __init__(self, embedder: Embedder, store: EmbeddingStore, batch_size: int, warn: Callable[[str], None]) -> None:
+        self.warn = warn
         self.embedder = embedder
         self.store = store
         self.batch_size = batch_size
@@ -121,6 +119,10 @@ class _Loop:
                     yield self._embed_waiting()
             while self._waiting:
                 yield self._embed_waiting()
+        except MemoryError:
+            raise FinerRankError(
+                f"{self.embedder.spec}: memory ended while images were prepared; use a smaller --batch-size"
+            ) from None
         finally:
             self._write_shard()
 
@@ -137,6 +139,7 @@ class _Loop:
                 ) from None
             self._waiting = batch + self._waiting
             self.batch_size = len(batch) // 2
+            self.warn(f"out of memory: {self.batch_size} images per forward pass from here on")
             return 0
         self.n_forward_passes += len(batch)
         for (image, _), row in zip(batch, rows, strict=True):
@@ -159,4 +162,6 @@ class _Loop:
 
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )

@@ -28,6 +28,7 @@ from benchmark.statistics import (
     estimate_mean_of_identities,
     estimate_ratio,
 )
+from benchmark.store import print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery, Photo, leaked_photos
 from galleries.image_set import ImageRow, image_digests
@@ -69,7 +70,7 @@ class Options:
     Attributes:
         n_neighbours: kept of each query, to look at.
         skip_broken: score the readable images when some are not, and say how many were left out.
-        batch_size: images per forward pass; chosen by device where None.
+        batch_size: images per forward pass; 32 where None.
         gallery_block: photos compared at a time.
     """
 
@@ -110,7 +111,7 @@ def evaluate(
     store: Path,
     options: Options | None = None,
     progress: Progress | None = None,
-    warn: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] = print_to_stderr,
 ) -> list[Evaluation]:
     """Score runs on a gallery, once per embedder. Anchors are computed before any run is looked at.
 

@@ -34,7 +34,7 @@ def default_store() -> Path:
     return Path(given) if given else platformdirs.user_cache_path("finer-rank") / "embeddings"
 
 
-def _warn(message: str) -> None:
+def print_to_stderr(message: str) -> None:
     print(message, file=sys.stderr)
 
 
@@ -47,7 +47,7 @@ class EmbeddingStore:
         warn: told of damaged shards, one line each.
     """
 
-    def __init__(self, root: Path, fingerprint: str, warn: Callable[[str], None] = _warn) -> None:
+    def __init__(self, root: Path, fingerprint: str, warn: Callable[[str], None] = print_to_stderr) -> None:
         self.folder = root / fingerprint
         self._warn = warn
 

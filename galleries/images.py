@@ -105,6 +105,8 @@ def open_image(content: bytes) -> "Image.Image":
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(too_large, "save it smaller, or remove it") from None
+    except MemoryError:
+        raise
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
         raise BadImage(f"not a readable image ({_reason(error)})", "save it again, or remove it") from None
     if image.width * image.height > MAX_PIXELS:
@@ -143,7 +145,7 @@ def decode_image(content: bytes) -> "Image.Image":
     try:
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
         raise BadImage(f"truncated or damaged ({_reason(error)})", "fetch or make it again, or remove it") from None

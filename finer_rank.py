@@ -27,14 +27,15 @@ app.add_typer(leaderboard.commands.app)
 
 def main() -> None:
     """Run the command line. A mistake that the user can mend is printed without a traceback; exit code 2."""
-    from galleries.errors import FinerRankError
+    from galleries.errors import Faults, FinerRankError, printable
 
-    # Oversized images are refused by our own, lower limit.
-    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
+    # What Pillow warns of (oversized, truncated), is refused by our own checks, in one line.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except FinerRankError as error:
-        print(f"finer-rank: {error}", file=sys.stderr)
+        lines = error.lines() if isinstance(error, Faults) else [printable(str(error))]
+        print("finer-rank:", "\n".join(lines), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("finer-rank: stopped; what was embedded is kept", file=sys.stderr)

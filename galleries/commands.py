@@ -179,7 +179,7 @@ def _build(
     options: dict[str, Any],
     known_faults: Any = (),
 ) -> None:
-    from galleries.console import note, progress_bars
+    from galleries.console import note, progress_bars, say
     from galleries.errors import FinerRankError
     from galleries.gallery import GRANULARITIES, Gallery, GalleryCard
 
@@ -193,7 +193,7 @@ def _build(
         )
     for warning in gallery.warnings():
         note(f"note: {warning}")
-    print(f"{out}: {_summary(gallery)}")
+    say(f"{out}: {_summary(gallery)}")
 
 
 @app.command()
@@ -204,7 +204,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look for every fault, in the table and in every image. Exit code 2 if there is one."""
-    from galleries.console import note, print_json, progress_bars
+    from galleries.console import note, print_json, progress_bars, say
     from galleries.errors import raise_if_any
     from galleries.gallery import Gallery
 
@@ -220,7 +220,7 @@ def check(
         return
     for warning in warnings:
         note(f"note: {warning}")
-    print(f"{gallery}: no faults; {_summary(opened)}")
+    say(f"{gallery}: no faults; {_summary(opened)}")
 
 
 @app.command()
@@ -233,7 +233,7 @@ def show(
     """Say what is in a gallery: categories, identities, photos."""
     from dataclasses import asdict
 
-    from galleries.console import print_json, print_table
+    from galleries.console import print_json, print_table, say
     from galleries.gallery import SPLITS, Gallery
 
     opened = Gallery.open(gallery)
@@ -256,7 +256,7 @@ def show(
     title = f"{opened.card.name} {opened.card.version} ({opened.card.granularity})"
     columns = ["category", "identities", "gallery photos", "per identity", "references", "distractors"]
     print_table(title, columns, rows)
-    print(f"table SHA-256 {opened.digest}")
+    say(f"table SHA-256 {opened.digest}")
 
 
 def _summary(gallery: Any) -> str:

@@ -14,6 +14,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))
 
 
+def say(message: str) -> None:
+    """A line on stdout."""
+    from galleries.errors import printable
+
+    print(printable(message))
+
+
 def note(message: str) -> None:
     """A remark for people, on stderr, so that stdout stays data."""
     from galleries.errors import printable
@@ -29,7 +36,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     from galleries.errors import printable
 
-    table = Table(title=printable(title), title_justify="left", header_style="bold")
+    table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:

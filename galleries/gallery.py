@@ -17,11 +17,11 @@ from galleries.image_set import (
     read_card,
     read_rows,
     table_digest,
-    told_apart,
     values_of,
     write_image_set,
 )
-from galleries.sources import Found
+from galleries.images import check_file_name
+from galleries.sources import Found, told_apart
 from galleries.sources.folder import find_in_folder
 from galleries.tables import find_metadata
 
@@ -133,20 +133,23 @@ class Gallery:
     def _load_table(cls, root: Path) -> "tuple[Gallery, list[Fault]]":
         card, faults = read_card(root / CARD_NAME, GalleryCard, name=_name_of(root))
         required = ("file_name", "category", "identity", "split")
-        table, rows, row_faults = read_rows(root, Photo, required, labels=("category", "identity"))
+        rows, row_faults = read_rows(root, Photo, required, labels=("category", "identity", "split"))
         faults += row_faults
-        for i, photo in enumerate(rows):
-            where = f"{table.where(i)} ({photo.file_name})"
-            if photo.split not in SPLITS and "split" in table.columns:
+        photos = []
+        for where, photo in rows:
+            if photo.split and photo.split not in SPLITS:
                 faults.append(Fault(where, f"split is {photo.split!r}", f"write one of {', '.join(SPLITS)}"))
+            wrong = check_file_name(photo.mask_file_name) if photo.mask_file_name else None
+            if wrong:
+                what = f"mask_file_name {photo.mask_file_name}: {wrong.replace('file_name ', '')}"
+                faults.append(Fault(where, what, "name a file inside the folder"))
+            photos.append(replace(photo, mask_file_name="") if wrong else photo)
             if photo.bbox and not _is_bbox(photo.bbox):
                 faults.append(Fault(where, f"bbox {photo.bbox!r}", "write x,y,width,height in pixels"))
         if card.granularity not in GRANULARITIES:
             what = f"granularity {card.granularity!r}"
             faults.append(Fault(CARD_NAME, what, f"write one of {', '.join(GRANULARITIES)}"))
-        if {*required} <= {*table.columns}:
-            faults += _label_faults(rows)
-        return cls(card, _sorted(rows), root), faults
+        return cls(card, _sorted(photos), root), faults + _label_faults(photos)
 
     @classmethod
     def _load_found(
@@ -271,7 +274,7 @@ class Gallery:
                 "put the file there, or empty the cell",
             )
             for photo in self.photos
-            if photo.mask_file_name and not (self.root / photo.mask_file_name).is_file()
+            if photo.mask_file_name and not _is_file(self.root / photo.mask_file_name)
         ]
         return faults + leaked_photos(self.photos, digests)
 
@@ -352,8 +355,10 @@ def _label_faults(photos: Sequence[Photo]) -> list[Fault]:
     categories: dict[str, set[str]] = defaultdict(set)
     splits: dict[str, set[str]] = defaultdict(set)
     for photo in photos:
-        categories[photo.identity].add(photo.category)
-        splits[photo.identity].add(photo.split)
+        if photo.category.strip() and photo.identity.strip():
+            categories[photo.identity].add(photo.category)
+        if photo.split:
+            splits[photo.identity].add(photo.split)
     faults = [
         Fault(
             f"identity {identity!r}",
@@ -368,9 +373,16 @@ def _label_faults(photos: Sequence[Photo]) -> list[Fault]:
         for identity, of in sorted(splits.items())
         if "distractor" in of and len(of) > 1
     ]
-    if photos and not any("gallery" in of for of in splits.values()):
+    if splits and not any("gallery" in of for of in splits.values()):
         faults.append(Fault("split", "no photo is in the gallery", "mark photos as gallery"))
     return faults
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_bbox(text: str) -> bool:

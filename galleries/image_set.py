@@ -9,13 +9,13 @@ import shutil
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from galleries.errors import Fault, FinerRankError
 from galleries.images import check_file_name, image_fault, in_threads
 from galleries.sources import Found
-from galleries.tables import Table, column_faults, find_metadata, read_table, write_csv
+from galleries.tables import column_faults, find_metadata, read_table, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +49,8 @@ def values_of(row: Any) -> dict[str, str]:
 
 def read_rows(
     folder: Path, row_type: type[Row], required: Sequence[str], labels: Sequence[str]
-) -> tuple[Table, list[Row], list[Fault]]:
-    """The rows of a folder's metadata table, and all that is wrong with them.
+) -> tuple[list[tuple[str, Row]], list[Fault]]:
+    """The rows of a folder's metadata table, each with where it stands, and all that is wrong with the table.
 
     Args:
         required: columns that must be there.
@@ -68,31 +68,30 @@ def read_rows(
     if not table.rows and not faults:
         raise FinerRankError(f"{path}: no rows; add a row per image")
     if "file_name" not in table.columns:
-        return table, [], faults
+        return [], faults
     make: Callable[..., Row] = row_type
     columns = {*known} & {*table.columns} | {*required}
-    rows = [make(path=folder / r["file_name"], **{c: r.get(c, "") for c in columns}) for r in table.rows]
-    return table, rows, faults + _row_faults(table, rows, [label for label in labels if label in table.columns])
-
-
-def _row_faults(table: Table, rows: Sequence[ImageRow], labels: Sequence[str]) -> list[Fault]:
-    """File names that are empty, repeated or lead out of the folder, and empty labels."""
-    faults = []
+    rows = []
     first_seen: dict[str, int] = {}
-    for i, row in enumerate(rows):
-        wrong = check_file_name(row.file_name)
+    for i, cells in enumerate(table.rows):
+        file_name = cells["file_name"]
+        wrong = check_file_name(file_name)
         if wrong:
-            faults.append(Fault(f"{table.where(i)} ({row.file_name})", wrong, "name a file inside the folder"))
-        first = first_seen.setdefault(row.file_name, i)
+            faults.append(Fault(f"{table.where(i)} ({file_name})", wrong, "name a file inside the folder"))
+            continue
+        first = first_seen.setdefault(PurePosixPath(file_name).as_posix(), i)
         if first != i:
-            what = f"file_name {row.file_name!r} stands in row {table.numbers[first]} too"
+            what = f"file_name {file_name!r} stands in row {table.numbers[first]} too"
             faults.append(Fault(table.where(i), what, "remove one of the rows"))
+            continue
+        where = f"{table.where(i)} ({file_name})"
         faults += [
-            Fault(f"{table.where(i)} ({row.file_name})", f"empty {label}", "fill it in")
+            Fault(where, f"empty {label}", "fill it in")
             for label in labels
-            if not getattr(row, label).strip()
+            if label in table.columns and not cells[label].strip()
         ]
-    return faults
+        rows.append((where, make(path=folder / file_name, **{c: cells.get(c, "") for c in columns})))
+    return rows, faults
 
 
 def read_card(path: Path, card_type: type[Card], **defaults: Any) -> tuple[Card, list[Fault]]:
@@ -175,13 +174,6 @@ def new_folder(out: Path) -> "Iterator[Path]":
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def told_apart(found: Sequence[Found]) -> dict[str, Found]:
-    """Images by name; where two share one, all get a number in front."""
-    if len({image.name for image in found}) < len(found):
-        found = [dataclasses.replace(image, name=f"{i:06d}/{image.name}") for i, image in enumerate(found)]
-    return {image.name: image for image in found}
-
-
 def write_image_set(
     folder: Path,
     card_name: str,
@@ -220,14 +212,17 @@ def write_image_set(
 
 def _free_name(file_name: str, taken: set[str]) -> str:
     """`file_name`, made safe for any file system and told apart from names that differ only in case."""
-    *folders, last = [
-        re.sub(r'[<>:"\\|?*\x00-\x1f\x7f]', "_", part).strip(". ") or "_" for part in file_name.split("/")
-    ]
-    stem, suffix = Path(last).stem, Path(last).suffix
-    start = "/".join([*(folder[:100] for folder in folders), stem[:100]])
-    name, n = f"{start}{suffix[:10]}", 1
+    parts = [re.sub(r'[<>:"\\|?*\x00-\x1f\x7f]', "_", part).strip(". ") or "_" for part in file_name.split("/")]
+    suffix = _cut(Path(parts[-1]).suffix, 16)
+    start = "/".join([*(_cut(part, 100) for part in parts[:-1]), _cut(Path(parts[-1]).stem, 100)])
+    name, n = f"{start}{suffix}", 1
     while name.lower() in taken:
         n += 1
-        name = f"{start}-{n}{suffix[:10]}"
+        name = f"{start}-{n}{suffix}"
     taken.add(name.lower())
     return name
+
+
+def _cut(text: str, n_bytes: int) -> str:
+    """The beginning of `text` that fits into so many bytes of UTF-8."""
+    return text.encode()[:n_bytes].decode(errors="ignore")

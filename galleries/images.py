@@ -73,19 +73,20 @@ def read_image_bytes(path: Path) -> bytes:
     Raises:
         BadImage: missing, not a regular file, empty, or over `MAX_BYTES`.
     """
-    if not path.exists():
-        raise BadImage("no such file", "put the file there, or remove its row")
-    if not path.is_file():
-        raise BadImage("not a regular file", "put an image file there, or remove its row")
     try:
+        if not path.exists():
+            raise BadImage("no such file", "put the file there, or remove its row")
+        if not path.is_file():
+            raise BadImage("not a regular file", "put an image file there, or remove its row")
         n_bytes = path.stat().st_size
         if n_bytes == 0:
             raise BadImage("the file is empty (0 bytes)", "fetch or make it again, or remove it")
         if n_bytes > MAX_BYTES:
             raise BadImage(f"{n_bytes:,} bytes, more than {MAX_BYTES:,}", "save it smaller, or remove it")
         return path.read_bytes()
-    except OSError as error:
-        raise BadImage(f"cannot be read ({error.strerror})", "check its permissions and its disk") from None
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a loop of links, a NUL
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadImage(f"cannot be read ({reason})", "check its name, its permissions and its disk") from None
 
 
 def open_image(content: bytes) -> "Image.Image":
@@ -99,20 +100,19 @@ def open_image(content: bytes) -> "Image.Image":
     too_large = f"more than {MAX_PIXELS // 1_000_000} megapixels"
     try:
         image = Image.open(io.BytesIO(content), formats=_registered_formats())
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(f"{image.width} × {image.height} pixels, {too_large}", "save it smaller, or remove it")
+        n_frames = getattr(image, "n_frames", 1)
+    except (BadImage, MemoryError):
+        raise
     except UnidentifiedImageError:
-        raise BadImage(
-            "not a readable image", f"save it as JPEG, PNG or WebP ({', '.join(FORMATS)} are read)"
-        ) from None
+        known = ", ".join(FORMATS)
+        raise BadImage("not a readable image", f"save it as JPEG, PNG or WebP ({known} are read)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(too_large, "save it smaller, or remove it") from None
-    except MemoryError:
-        raise
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
-        raise BadImage(f"not a readable image ({_reason(error)})", "save it again, or remove it") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"{image.width} × {image.height} pixels, {too_large}", "save it smaller, or remove it")
+        raise BadImage(f"truncated or damaged ({_reason(error)})", "fetch or make it again, or remove it") from None
     # An MPO (a phone's JPEG with a preview or a second eye) shows its first picture everywhere.
-    n_frames = getattr(image, "n_frames", 1)
     if image.format != "MPO" and n_frames > 1:
         raise BadImage(f"animated or several pages ({n_frames} frames)", "save the one frame that is meant")
     return image
@@ -143,12 +143,27 @@ def decode_image(content: bytes) -> "Image.Image":
 
     image = open_image(content)
     try:
+        transparent = _transparent_colour_at_8_bits(image)
         image.load()
+        if transparent is not None:
+            image.info["transparency"] = transparent
         return _to_rgb(ImageOps.exif_transpose(image))
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
         raise BadImage(f"truncated or damaged ({_reason(error)})", "fetch or make it again, or remove it") from None
+
+
+def _transparent_colour_at_8_bits(image: "Image.Image") -> int | tuple[int, ...] | None:
+    """A PNG's transparent colour at the depth of the decoded pixels, where Pillow leaves it at the file's."""
+    transparent = image.info.get("transparency")
+    tiles = getattr(image, "tile", ())
+    raw_mode = str(tiles[0].args) if image.format == "PNG" and tiles else ""
+    if isinstance(transparent, int) and raw_mode in ("L;2", "L;4"):
+        return transparent * {"L;2": 85, "L;4": 17}[raw_mode]
+    if isinstance(transparent, tuple) and "RGB;16" in raw_mode:
+        return tuple(value >> 8 for value in transparent)
+    return None
 
 
 def _to_rgb(image: "Image.Image") -> "Image.Image":
@@ -206,6 +221,8 @@ def check_file_name(file_name: str) -> str | None:
     if "\\" in file_name or "\0" in file_name:
         return "backslash or NUL in file_name"
     path = PurePosixPath(file_name)
+    if max(len(part.encode(errors="replace")) for part in path.parts or ("",)) > 255:
+        return "file_name has a part of more than 255 bytes"
     if path.is_absolute() or ".." in path.parts or (len(file_name) > 1 and file_name[1] == ":"):
         return "file_name leaves the folder"
     return None

@@ -1,9 +1,10 @@
 """Tables on disk: a row per image, as CSV, Parquet or JSON lines, read into strings."""
 
 import csv
+import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,23 +70,23 @@ def read_table(path: Path) -> Table:
 
 def _read_csv(path: Path) -> Table:
     rows, numbers, faults = [], [], []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        try:
-            header = next(reader, None)
-            if header is None:
-                raise FinerRankError(f"{path}: empty; its first line must name the columns")
-            columns = tuple(column.strip() for column in header)
-            for number, fields in enumerate((fields for fields in reader if fields), start=1):
-                if len(fields) != len(columns):
-                    what = f"{len(fields)} fields where the header has {len(columns)} (line {reader.line_num})"
-                    remedy = "mend the line, quoting fields that hold commas"
-                    faults.append(Fault(f"{path.name} row {number}", what, remedy))
-                    continue
-                rows.append(dict(zip(columns, fields, strict=True)))
-                numbers.append(number)
-        except csv.Error as error:
-            raise FinerRankError(f"{path}: line {reader.line_num}: {error}; mend the line") from None
+    text = path.read_bytes().decode("utf-8-sig")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise FinerRankError(f"{path}: empty; its first line must name the columns")
+        columns = tuple(column.strip() for column in header)
+        for number, fields in enumerate((fields for fields in reader if fields), start=1):
+            if len(fields) != len(columns):
+                what = f"{len(fields)} fields where the header has {len(columns)} (line {reader.line_num})"
+                remedy = "mend the line, quoting fields that hold commas"
+                faults.append(Fault(f"{path.name} row {number}", what, remedy))
+                continue
+            rows.append(dict(zip(columns, fields, strict=True)))
+            numbers.append(number)
+    except csv.Error as error:
+        raise FinerRankError(f"{path}: line {reader.line_num}: {error}; mend the line") from None
     return Table(path, columns, tuple(rows), tuple(numbers), tuple(faults))
 
 
@@ -116,6 +117,9 @@ def _read_jsonl(path: Path) -> Table:
         if not isinstance(value, dict):
             faults.append(Fault(f"{path.name} row {number}", "not a JSON object", "write one {…} a line"))
             continue
+        if not is_utf8(line) or not is_utf8("".join(_as_text(v) for v in value.values())):
+            faults.append(Fault(f"{path.name} row {number}", "holds half a character", "write the text as UTF-8"))
+            continue
         objects.append(value)
         numbers.append(number)
     columns = tuple(dict.fromkeys(key for value in objects for key in value))
@@ -134,23 +138,40 @@ def _as_text(value: object) -> str:
     return str(value)
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+def is_utf8(text: str) -> bool:
+    """Whether text can be written as UTF-8: names of files and JSON may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    # The csv module leaves a lone carriage return unquoted, and then reads it as the end of the row.
+    unsafe = any("\r" in value for row in rows for value in row.values())
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(
+            file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL if unsafe else csv.QUOTE_MINIMAL
+        )
         writer.writeheader()
         writer.writerows(rows)
 
 
 def column_faults(table: Table, required: Sequence[str], known: Sequence[str]) -> list[Fault]:
     """Columns that are missing, and columns that nobody knows."""
+    if not table.columns:  # no row of it could be read
+        return []
     faults = []
+    misspelt = set()
     for column in required:
         if column not in table.columns:
             near = get_close_matches(column, set(table.columns) - set(known), n=1)
+            misspelt.update(near)
             hint = f"rename column {near[0]!r}" if near else f"add it (columns here: {', '.join(table.columns)})"
             faults.append(Fault(table.path.name, f"no column {column!r}", hint))
     for column in table.columns:
-        if column not in known:
+        if column not in known and column not in misspelt:
             near = get_close_matches(column, known, n=1)
             hint = f"{near[0]!r} is meant? Rename it" if near else f"remove it (known: {', '.join(known)})"
             faults.append(Fault(table.path.name, f"unknown column {column!r}", hint))

@@ -24,6 +24,7 @@ def neighbours(
     Example: finer-rank neighbours records/ip_adapter--dinov2--1a2b3c4d --worst 8 --out strips.png
     """
     from benchmark.records import read_record
+    from galleries.console import say
     from galleries.errors import FinerRankError
     from galleries.gallery import Gallery
     from leaderboard.strips import choose_queries, draw_strips
@@ -38,4 +39,4 @@ def neighbours(
     opened_run = Run.open(run or read.places["run"])
     rows = choose_queries(read, worst, best, identity)
     draw_strips(read, opened_gallery, opened_run, rows, k, out)
-    print(f"{out}: {len(rows)} queries")
+    say(f"{out}: {len(rows)} queries")

@@ -38,13 +38,13 @@ def import_folder(
 
     Example: finer-rank run import folder outputs/ip_adapter --model "IP-Adapter" --out runs/ip_adapter
     """
-    from galleries.console import note
+    from galleries.console import note, say
     from galleries.sources.folder import find_in_folder
 
     tree = find_in_folder(source, follow_links=False)
     if tree.ignored:
         note(f"{len(tree.ignored)} files are no images and were left out: {', '.join(tree.ignored[:5])}")
-    _import(tree.images, source, out, model, method, gallery, tree.faults)
+    say(_import(tree.images, source, out, model, method, gallery, tree.faults))
 
 
 @import_app.command("table")
@@ -70,7 +70,8 @@ def import_table(
     Example: finer-rank run import table manifest.csv --column file_name=path --column identity=subject
     --where kind=generated --split-by method --out runs
     """
-    from galleries.errors import FinerRankError
+    from galleries.console import say
+    from galleries.errors import Fault, Faults, FinerRankError, raise_if_any
     from galleries.image_set import column_names, new_folder
     from galleries.sources.table import find_in_table, open_table, parse_assignments, parse_conditions
     from personalization_runs.run import GeneratedImage
@@ -80,7 +81,7 @@ def import_table(
     table = open_table(source)
     rows, faults = find_in_table(table, known, columns, constants, parse_conditions(where or []), images)
     if not split_by:
-        _import([found for found, _ in rows], source, out, model, method, gallery, faults)
+        say(_import([found for found, _ in rows], source, out, model, method, gallery, faults))
         return
     if model:
         raise FinerRankError("--model and --split-by: each run is named after its value; leave --model out")
@@ -94,10 +95,18 @@ def import_table(
         raise FinerRankError(
             f"{source}: column {split_by!r} has an empty value, or values alike but for signs; mend it"
         )
+    wrong: list[Fault] = []
+    made = []
     with new_folder(out) as partial:
         for value, members in groups.items():
             folder = folders[value]
-            _import(members, source, partial / folder, value, method, gallery, faults, shown_as=out / folder)
+            try:
+                made.append(_import(members, source, partial / folder, value, method, gallery, shown_as=out / folder))
+            except Faults as error:
+                wrong += error.faults
+        raise_if_any(str(source), [*faults, *wrong])
+    for line in made:
+        say(line)
 
 
 @import_app.command("hub")
@@ -114,11 +123,12 @@ def import_hub(
     gallery: AgainstGallery = None,
 ) -> None:
     """From a Hugging Face dataset."""
+    from galleries.console import say
     from galleries.sources.hub import find_in_dataset
 
     columns = {"identity": identity_column} | ({"prompt": prompt_column} if prompt_column else {})
     found = find_in_dataset(source, image_column, columns, split, revision)
-    _import(found, Path(source), out, model, method, gallery)
+    say(_import(found, Path(source), out, model, method, gallery))
 
 
 @import_app.command("reference-code")
@@ -131,10 +141,11 @@ def import_reference_code(
     gallery: AgainstGallery = None,
 ) -> None:
     """From the table of the protocol's reference code (name, species, file_path, ref_path)."""
+    from galleries.console import say
     from galleries.sources.reference_code import RUN_FILE, find_reference_code
 
     found = find_reference_code(source / RUN_FILE if source.is_dir() else source, images)
-    _import(found, source, out, model, method, gallery)
+    say(_import(found, source, out, model, method, gallery))
 
 
 def _import(
@@ -146,7 +157,7 @@ def _import(
     gallery: Path | None,
     known_faults: Any = (),
     shown_as: Path | None = None,
-) -> None:
+) -> str:
     from galleries.console import progress_bars
     from galleries.gallery import Gallery
     from personalization_runs.run import Run, RunCard
@@ -161,7 +172,7 @@ def _import(
     with progress_bars() as progress:
         step = progress("checking images", len(found)) if progress else None
         run = Run.build(found, card, source, out, known_faults=known_faults, gallery=against, step=step)
-    print(f"{shown_as or out}: {_summary(run)}")
+    return f"{shown_as or out}: {_summary(run)}"
 
 
 @app.command()
@@ -171,7 +182,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look for every fault, in the table and in every image. Exit code 2 if there is one."""
-    from galleries.console import print_json, progress_bars
+    from galleries.console import print_json, progress_bars, say
     from galleries.errors import raise_if_any
     from galleries.gallery import Gallery
     from personalization_runs.run import Run
@@ -184,7 +195,7 @@ def check(
     if as_json:
         print_json({"run": str(run), "faults": []})
         return
-    print(f"{run}: no faults; {_summary(opened)}")
+    say(f"{run}: no faults; {_summary(opened)}")
 
 
 @app.command()
@@ -196,7 +207,7 @@ def show(
     from collections import Counter
     from dataclasses import asdict
 
-    from galleries.console import print_json, print_table
+    from galleries.console import print_json, print_table, say
     from personalization_runs.run import Run
 
     opened = Run.open(run)
@@ -206,7 +217,7 @@ def show(
         return
     rows = [[identity or "(every identity of its category)", str(n)] for identity, n in sorted(images.items())]
     print_table(f"{opened.card.model} {opened.card.method}".strip(), ["identity", "images"], rows)
-    print(f"{_summary(opened)}; table SHA-256 {opened.digest}")
+    say(f"{_summary(opened)}; table SHA-256 {opened.digest}")
 
 
 demo_app = typer.Typer()
@@ -218,10 +229,11 @@ def demo(out: Out = Path("demo")) -> None:
 
     Then: finer-rank evaluate --gallery demo/gallery --run demo/runs --embedder classical: --out demo/records
     """
+    from galleries.console import say
     from personalization_runs.demo import write_demo
 
     write_demo(out)
-    print(f"{out}: gallery, runs/faithful, runs/look-alike")
+    say(f"{out}: gallery, runs/faithful, runs/look-alike")
 
 
 def _summary(run: Any) -> str:

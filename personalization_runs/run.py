@@ -1,5 +1,6 @@
 """A run: all images that one personalization model made for one gallery."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,11 +18,10 @@ from galleries.image_set import (
     read_card,
     read_rows,
     table_digest,
-    told_apart,
     values_of,
     write_image_set,
 )
-from galleries.sources import Found
+from galleries.sources import Found, told_apart
 from galleries.sources.folder import find_in_folder
 from galleries.tables import find_metadata
 
@@ -134,16 +134,16 @@ class Run:
             raise FinerRankError(f"{root}: a saved dataset; make a run of it first: finer-rank run import hub {root}")
         tree = find_in_folder(root, follow_links=False)
         run, faults = cls._load_found(tree.images, card, root)
-        faults += [*tree.faults, *_links_outside(run.images, root)]
-        return replace(run, ignored=tree.ignored), faults
+        return replace(run, ignored=tree.ignored), [*tree.faults, *faults]
 
     @classmethod
     def _load_table(cls, root: Path) -> "tuple[Run, list[Fault]]":
         card, faults = read_card(root / CARD_NAME, RunCard, model=root.resolve().name)
         is_class_only = card.method == CLASS_ONLY
         required = ("file_name",) if is_class_only else ("file_name", "identity")
-        _, rows, row_faults = read_rows(root, GeneratedImage, required, labels=() if is_class_only else ("identity",))
-        return cls(card, _sorted(rows), root), [*faults, *row_faults, *_links_outside(rows, root)]
+        rows, row_faults = read_rows(root, GeneratedImage, required, labels=() if is_class_only else ("identity",))
+        images = [image for _, image in rows]
+        return cls(card, _sorted(images), root), [*faults, *row_faults, *_links_outside(images, root)]
 
     @classmethod
     def _load_found(cls, found: Iterable[Found], card: RunCard, root: Path) -> "tuple[Run, list[Fault]]":
@@ -306,5 +306,5 @@ def _links_outside(images: Sequence[GeneratedImage], root: Path) -> list[Fault]:
     return [
         Fault(image.file_name, "is a link that leaves the folder", "put the image itself there")
         for image in images
-        if not image.path.resolve().is_relative_to(inside)
+        if not Path(os.path.realpath(image.path)).is_relative_to(inside)
     ]

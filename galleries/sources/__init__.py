@@ -3,8 +3,8 @@
 A source only reads: `galleries.Gallery` and `personalization_runs.Run` turn what it found into their own rows.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -30,3 +30,21 @@ def labelled_name(values: Mapping[str, str], base_name: str) -> str:
     """`category/identity/base_name`, for images that have no path of their own worth keeping."""
     labels = [values.get("category", ""), values.get("identity", "")]
     return "/".join([*(label.replace("/", "_") for label in labels if label), base_name])
+
+
+def told_apart(found: Sequence[Found]) -> dict[str, Found]:
+    """Images by name. Those that share one get the folders that tell them apart, or else a number, in front."""
+    by_name: dict[str, list[Found]] = {}
+    for image in found:
+        by_name.setdefault(image.name, []).append(image)
+    renamed = {}
+    for name, images in by_name.items():
+        # By path, not by row: the same images get the same names whatever the order of the table.
+        for i, image in enumerate(sorted(images, key=lambda image: str(image.path)) if len(images) > 1 else images):
+            own = (
+                name
+                if len(images) == 1
+                else f"{name.rpartition('/')[0]}/same-name-{i + 1}/{image.path.name}".lstrip("/")
+            )
+            renamed[own] = replace(image, name=own)
+    return renamed

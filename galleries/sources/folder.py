@@ -9,6 +9,7 @@ from pathlib import Path
 from galleries.errors import Fault, FinerRankError
 from galleries.images import FOREIGN_SUFFIXES, SUFFIXES
 from galleries.sources import Found
+from galleries.tables import is_utf8
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
 
     Args:
         splits: folder names below an identity that say which split its images belong to.
-        follow_links: enter folders that are symbolic links. Never for folders of strangers.
+        follow_links: follow symbolic links, wherever they lead. Never for folders of strangers.
 
     Raises:
         FinerRankError: no such folder, or no image in it.
@@ -35,10 +36,11 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
     if not root.is_dir():
         raise FinerRankError(f"{root}: no such folder; check the path")
     images, ignored, faults = [], [], []
+    inside = os.path.realpath(root)
     depths: dict[int, list[str]] = defaultdict(list)
     for path in _files_below(root, follow_links):
         name = path.relative_to(root).as_posix()
-        if not name.isascii() and not _is_utf8(name):
+        if not is_utf8(name):
             faults.append(Fault(name, "file name is not UTF-8", "rename it"))
             continue
         if path.suffix.lower() in FOREIGN_SUFFIXES:
@@ -46,6 +48,9 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
             continue
         if path.suffix.lower() not in SUFFIXES:
             ignored.append(name)
+            continue
+        if not follow_links and not Path(os.path.realpath(path)).is_relative_to(inside):
+            faults.append(Fault(name, "is a link that leaves the folder", "put the image itself there"))
             continue
         labels = list(path.relative_to(root).parts[:-1])
         split = labels.pop() if len(labels) > 1 and labels[-1] in splits else ""
@@ -68,14 +73,6 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
     if not images and not faults:
         raise FinerRankError(f"{root}: no image files in its folders; known endings are {' '.join(SUFFIXES)}")
     return Tree(tuple(images), tuple(ignored), tuple(sorted(faults)))
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _files_below(root: Path, follow_links: bool) -> list[Path]:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from galleries.errors import FinerRankError, raise_if_any
-from galleries.sources import Found
+from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.sources import Found, told_apart
 from galleries.sources.table import find_in_table
 from galleries.tables import read_table
 
@@ -30,13 +30,16 @@ def find_reference_code(csv_path: Path, images: Path | None = None) -> list[Foun
     roots = [images] if images else [csv_path.parent, Path.cwd()]
     first_path = next((row.get(columns["file_name"], "") for row in table.rows), "")
     root = next((root for root in roots if (root / first_path).exists()), roots[0])
+    rows, faults = find_in_table(table, (), columns, {}, images=root, inside_only=False, unique=False)
     found: dict[Path, Found] = {}
-    rows, faults = find_in_table(table, (), columns, {}, images=root, inside_only=False)
-    raise_if_any(str(csv_path.parent), faults)
     for image, row in rows:
-        given = row[columns["file_name"]]
-        values = {**image.values, "source_id": given}
-        found.setdefault(image.path, replace(image, values=values))
+        values = {**image.values, "source_id": row[columns["file_name"]]}
+        first = found.setdefault(image.path, replace(image, values=values))
+        if first.values["identity"] != image.values["identity"]:
+            names = f"{image.values['identity']!r}, but {first.values['identity']!r} in {first.where}"
+            what = f"{values['source_id']} is {names}"
+            faults.append(Fault(image.where, what, "remove the wrong row"))
+    raise_if_any(str(csv_path.parent), faults)
     return list(found.values())
 
 
@@ -49,4 +52,4 @@ def find_gallery_in_reference_code(folder: Path, images: Path | None = None) -> 
         if (folder / name).is_file():
             rows = find_reference_code(folder / name, images)
             found += [replace(f, values={**f.values, "split": split}) for f in rows]
-    return found
+    return list(told_apart(found).values())

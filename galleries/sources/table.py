@@ -72,6 +72,7 @@ def find_in_table(
     conditions: Sequence[Condition] = (),
     images: Path | None = None,
     inside_only: bool = True,
+    unique: bool = True,
 ) -> tuple[list[tuple[Found, dict[str, str]]], list[Fault]]:
     """The images that the chosen rows name, each with its whole row; and what is wrong with rows.
 
@@ -80,6 +81,7 @@ def find_in_table(
         columns: our column → theirs.
         constants: our column → one value for all rows.
         images: folder that relative file names start from; the table's own folder by default.
+        unique: refuse rows that name a file a second time.
         inside_only: refuse files outside `images`, as a stranger's table could name any file of the disk.
 
     Raises:
@@ -98,6 +100,7 @@ def find_in_table(
     raise_if_any(str(table.path.parent), faults)
     faults = [*table.faults]
     found = []
+    first_seen: dict[Path, int] = {}
     for i, row in enumerate(table.rows):
         if not all(condition.holds(row) for condition in conditions):
             continue
@@ -106,7 +109,15 @@ def find_in_table(
         if not given:
             faults.append(Fault(table.where(i), "empty file_name", "fill it in"))
             continue
+        if "\0" in given:
+            faults.append(Fault(table.where(i), f"NUL in {given}", "write the file's name"))
+            continue
         path, name = resolve_image(given, images)
+        first = first_seen.setdefault(path, i)
+        if unique and first != i:
+            what = f"{given} stands in row {table.numbers[first]} too"
+            faults.append(Fault(table.where(i), what, "remove one of the rows, or choose with --where"))
+            continue
         if name is None:
             if inside_only:
                 faults.append(Fault(table.where(i), f"{given} lies outside {images}", "name its folder with --images"))
@@ -124,5 +135,5 @@ def resolve_image(given: str, images: Path) -> tuple[Path, str | None]:
     """The file that a table names, and its path below `images` (None if it lies outside)."""
     root = os.path.normpath(images.absolute())
     path = Path(os.path.normpath(Path(root, given)))
-    inside = path.is_relative_to(root) and path.resolve().is_relative_to(Path(root).resolve())
+    inside = path.is_relative_to(root) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
     return path, path.relative_to(root).as_posix() if inside else None

@@ -4,30 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from handmade import save_noise, write_gallery
+from handmade import Cli, DrawPhoto, Refusal, save_noise, write_gallery, write_run
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
-
-
-class DrawPhoto(Protocol):
-    """Writes a photo of coloured noise, the same for the same seed; the ending says the format."""
-
-    def __call__(self, path: Path, seed: int, size: tuple[int, int] = (48, 48)) -> Path: ...
-
-
-class Cli(Protocol):
-    """Runs `finer-rank ARGUMENTS` in a process of its own."""
-
-    def __call__(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]: ...
-
-
-class Refusal(Protocol):
-    """Runs a command that must refuse its input, and returns the one line that it says why with."""
-
-    def __call__(self, *arguments: object, cwd: Path | None = None) -> str: ...
 
 
 def run_cli(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -70,3 +51,9 @@ def refusal() -> Refusal:
 def zoo(tmp_path: Path) -> Path:
     """A sound gallery folder of two dogs, of which a test may spoil anything."""
     return write_gallery(tmp_path / "zoo")
+
+
+@pytest.fixture
+def painted(tmp_path: Path) -> Path:
+    """A sound run folder of four images of the two dogs of `zoo`, of which a test may spoil anything."""
+    return write_run(tmp_path / "painted")

@@ -165,11 +165,18 @@ def _run_folders(path: Path) -> list[Path]:
 
 
 def _record_name(record: Any) -> str:
-    from galleries.errors import printable
+    from galleries.images import sha256_of
 
-    spec = record.embedder.partition("@")[0]
-    name = f"{record.name[:80]}--{spec[:80]}--{record.summary['embedder']['fingerprint'][:8]}"
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in printable(name)).strip(".")
+    spec = _as_file_name(record.embedder.partition("@")[0])
+    name = _as_file_name(record.name)
+    if name != record.name:  # other names may come to the same
+        name += f"-{sha256_of(record.name.encode())[:6]}"
+    return f"{name}--{spec}--{record.summary['embedder']['fingerprint'][:8]}"
+
+
+def _as_file_name(text: str) -> str:
+    short = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
+    return short.encode()[:80].decode(errors="ignore").lstrip(".") or "_"
 
 
 def _estimate(estimate: "Estimate | None") -> dict[str, Any]:
@@ -298,7 +305,7 @@ def compare(
     """
     from dataclasses import asdict
 
-    from benchmark.records import find_records, read_record
+    from benchmark.records import JUDGED_BY, find_records, read_record
     from benchmark.statistics import compare_paired
     from galleries.console import note, print_json, print_table
     from galleries.errors import FinerRankError
@@ -309,17 +316,20 @@ def compare(
     records = [read_record(folder) for folder in folders]
     if len(records) < 2:
         raise FinerRankError(f"{folders[0]}: nothing to compare it with; name two records or more")
-    for key, path in (("gallery", "table_sha256"), ("embedder", "fingerprint")):
-        for other, folder in zip(records[1:], folders[1:], strict=True):
-            if other.summary[key][path] != records[0].summary[key][path]:
+    for other, folder in zip(records[1:], folders[1:], strict=True):
+        for what, its, first in zip(JUDGED_BY, other.judged_by, records[0].judged_by, strict=True):
+            if its != first:
                 raise FinerRankError(
-                    f"{folder}: another {key} than {folders[0]}; scores under different {key}s cannot be compared"
+                    f"{folder}: another {what} than {folders[0]}; scores under different {what}s cannot be compared"
                 )
     names = [r.name for r in records]
     for name in names:
         if names.count(name) > 1:
             raise FinerRankError(f"two records are of the run {name!r}; name each run once")
     means = {r.name: r.identity_means(column[metric]) for r in records}
+    for name, folder in zip(names, folders, strict=True):
+        if not means[name]:
+            raise FinerRankError(f"{folder}: {metric} is undefined for all of its queries; compare another --metric")
     try:
         pairs, ranks = compare_paired(means)
     except ValueError as error:
@@ -377,11 +387,11 @@ def doctor(as_json: AsJson = False) -> None:
 @app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="ranking: exact ranks against the bare matrix product.")] = "ranking",
-    queries: Annotated[int, typer.Option(min=1)] = 1000,
+    queries: Annotated[int, typer.Option(min=1, help="Generated images.")] = 1000,
     gallery: Annotated[int, typer.Option(min=2, help="Photos.")] = 100_000,
-    dim: Annotated[int, typer.Option(min=1)] = 512,
+    dim: Annotated[int, typer.Option(min=1, help="Length of an embedding.")] = 512,
     relevant: Annotated[int, typer.Option(min=1, help="Relevant photos of each query.")] = 10,
-    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Measure speed as ratios, side by side in this process, on made data."""

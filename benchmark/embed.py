@@ -67,10 +67,12 @@ def embed_images(
             cannot be written. Faulty images are returned, not raised.
     """
     store = EmbeddingStore(store_root, embedder.fingerprint, warn)
-    by_digest = {image.digest: image for image in images}
+    by_digest: dict[str, list[ImageFile]] = {}
+    for image in images:
+        by_digest.setdefault(image.digest, []).append(image)
     row_of, rows = store.read(by_digest)
     # Sorted by content, so that neither file order nor names decide which images share a batch.
-    missing = [by_digest[digest] for digest in sorted(by_digest.keys() - row_of.keys())]
+    missing = [by_digest[digest][0] for digest in sorted(by_digest.keys() - row_of.keys())]
     if not missing:
         return Embeddings(row_of, rows, 0, ())
     loop = _Loop(embedder, store, batch_size or BATCH_SIZE, warn)
@@ -79,7 +81,12 @@ def embed_images(
         if step:
             step(n_done)
     row_of, rows = store.read(by_digest)
-    return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(loop.faults)))
+    faults = [
+        Fault(image.name, wrong.what, wrong.remedy)
+        for digest, wrong in loop.faults.items()
+        for image in by_digest[digest]
+    ]
+    return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(faults)))
 
 
 class _Loop:
@@ -89,7 +96,7 @@ class _Loop:
         self.store = store
         self.batch_size = batch_size
         self.n_forward_passes = 0
-        self.faults: list[Fault] = []
+        self.faults: dict[str, Fault] = {}
         self._waiting: list[tuple[ImageFile, npt.NDArray[Any]]] = []
         self._done_digests: list[str] = []
         self._done_rows: list[Rows] = []
@@ -111,7 +118,7 @@ class _Loop:
         try:
             for image, pixels in in_threads(prepared, images, look_ahead=2 * self.batch_size):
                 if isinstance(pixels, Fault):
-                    self.faults.append(pixels)
+                    self.faults[image.digest] = pixels
                     yield 1
                     continue
                 self._waiting.append((image, pixels))
@@ -145,7 +152,8 @@ class _Loop:
         for (image, _), row in zip(batch, rows, strict=True):
             if not np.isfinite(row).all() or not row.any():
                 what = "embedding is not finite" if row.any() else "embedding is zero"
-                self.faults.append(Fault(image.name, what, f"look at the image; {self.embedder.spec} cannot place it"))
+                remedy = f"look at the image; {self.embedder.spec} cannot place it"
+                self.faults[image.digest] = Fault(image.name, what, remedy)
                 continue
             self._done_digests.append(image.digest)
             self._done_rows.append(row)

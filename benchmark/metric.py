@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from benchmark.rank import rank_counts
+from benchmark.rank import Rows, rank_counts
 from benchmark.scores import average_precision
+from galleries.images import sha256_of
 
 
 class GalleryMeanAveragePrecision(Metric):
@@ -23,7 +24,8 @@ class GalleryMeanAveragePrecision(Metric):
         categories: `N` labels of the pools that are ranked apart; one pool where left out.
 
     Raises:
-        ValueError: lengths do not fit, or (in `update`) a target without a gallery photo.
+        ValueError: lengths do not fit, embeddings that are zero or not finite, or (in `update`) a target without a
+            gallery photo.
 
     >>> metric = GalleryMeanAveragePrecision(torch.eye(3), ["ada", "ben", "cleo"])
     >>> metric.update(torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.6, 0.0]]), ["ada", "ben"])
@@ -43,7 +45,7 @@ class GalleryMeanAveragePrecision(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        rows = gallery.detach().float().cpu().numpy()
+        rows = _rows(gallery)
         labels = _as_list(identities)
         pools = _as_list(categories) if categories is not None else [None] * len(labels)
         if rows.ndim != 2 or len(labels) != len(rows) or len(pools) != len(rows):
@@ -57,6 +59,9 @@ class GalleryMeanAveragePrecision(Metric):
         self.sum: torch.Tensor
         self.n_queries: torch.Tensor
         self.add_state("sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        # A MetricCollection takes metrics of equal states for one metric: the gallery is part of the state.
+        key = int(sha256_of(rows.tobytes() + repr((labels, pools)).encode())[:15], 16)
+        self.add_state("gallery_key", torch.tensor(key), dist_reduce_fx="max")
         self.add_state("n_queries", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, queries: torch.Tensor, targets: Sequence[Any]) -> None:
@@ -67,7 +72,7 @@ class GalleryMeanAveragePrecision(Metric):
         unknown = [target for target in wanted if target not in self._pool_of]
         if unknown:
             raise ValueError(f"target {unknown[0]!r} has no photo in the gallery")
-        rows = queries.detach().float().cpu().numpy()
+        rows = _rows(queries)
         for pool, labels in self._labels.items():
             members = [i for i, target in enumerate(wanted) if self._pool_of[target] == pool]
             if not members:
@@ -80,6 +85,13 @@ class GalleryMeanAveragePrecision(Metric):
     def compute(self) -> torch.Tensor:
         """mAP over all queries so far, in (0, 1]."""
         return self.sum / self.n_queries
+
+
+def _rows(embeddings: torch.Tensor) -> Rows:
+    rows: Rows = embeddings.detach().float().cpu().numpy()
+    if rows.ndim == 2 and not (np.isfinite(rows).all() and rows.any(axis=1).all()):
+        raise ValueError("embeddings must be finite and not zero")
+    return rows
 
 
 def _as_list(labels: Any) -> list[Any]:

@@ -124,7 +124,11 @@ def evaluate(
     raise_if_any("cannot be scored", [f for run in runs for f in below(run.root, run.target_faults(gallery))])
     files, faults = _image_files([(gallery.root, gallery.photos), *((run.root, run.images) for run in runs)], progress)
     digests = [files[p.path].digest if p.path in files else None for p in gallery.photos]
-    faults += below(gallery.root, leaked_photos(gallery.photos, digests))
+    leaks = leaked_photos(gallery.photos, digests)
+    faults += below(gallery.root, leaks)
+    for photo in gallery.photos:
+        if any(leak.where == photo.file_name for leak in leaks):
+            files.pop(photo.path)
     if not options.skip_broken:
         raise_if_any("cannot be scored", faults)
     evaluations = []
@@ -354,17 +358,13 @@ class _Judge:
         for query, s in zip(queries, scores, strict=True):
             if s is None:
                 unanswered[query.identity].append(query.image.file_name)
-        raise_if_any(
-            str(run.root),
-            [
-                Fault(
-                    f"identity {identity!r}",
-                    f"no gallery photo outside its reference's encounter ({len(names)} images, first {names[0]})",
-                    "add gallery photos of another encounter, or leave these images out",
-                )
-                for identity, names in sorted(unanswered.items())
-            ],
-        )
+        faults = []
+        for identity, names in sorted(unanswered.items()):
+            has_photos = identity in self.pool.identities
+            what = "no gallery photo outside its reference's encounter" if has_photos else "no readable gallery photo"
+            remedy = "add such photos, or leave these images out"
+            faults.append(Fault(f"identity {identity!r}", f"{what} ({len(names)} images, first {names[0]})", remedy))
+        raise_if_any(str(run.root), faults)
 
     def _pairwise_similarity(self, queries: Sequence[Query]) -> tuple[str, list[float]]:
         """Cosine to the query's own reference; without one, the mean over what is known of its identity."""
@@ -523,9 +523,11 @@ def _present(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_folder(spec: str) -> str:
-    """A spec whose weights file is named without its folder: records are published."""
-    model, at, weights = spec.rpartition("@")
-    return f"{model}@{Path(weights).name}" if at and "/" in weights else spec
+    """A spec whose files are named without their folders: records are published."""
+    model, at, weights = spec.partition("@")
+    start, colon, folder = model.partition("local-dir:")
+    model = f"{start}{colon}{Path(folder).name}" if colon else model
+    return f"{model}{at}{Path(weights).name}" if at and "hf-hub:" not in model else model + at + weights
 
 
 def _table(columns: Mapping[str, Sequence[Any]]) -> "pa.Table":

@@ -182,7 +182,7 @@ def _count_by_threshold(
     unit_queries = (pairs.queries[members] / pairs.query_norms[members, None]).astype(np.float32)
     for g0 in range(0, len(pairs.gallery), gallery_block):
         block = slice(g0, g0 + gallery_block)
-        unit_gallery = (pairs.gallery[block] / pairs.gallery_norms[block, None].astype(np.float32)).astype(np.float32)
+        unit_gallery = (pairs.gallery[block] / pairs.gallery_norms[block, None]).astype(np.float32)
         for q0 in range(0, len(members), QUERY_BLOCK):
             product = unit_queries[q0 : q0 + QUERY_BLOCK] @ unit_gallery.T
             doubtful_query, doubtful_photo, doubtful_relevant = [], [], []

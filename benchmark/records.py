@@ -24,6 +24,23 @@ FORMAT = 1
 PROTOCOL = "1"
 """Raised when a change moves scores."""
 
+TABLE_COLUMNS = {
+    "queries": (
+        "file_name",
+        "identity",
+        "prompt",
+        "reference_file_name",
+        "average_precision",
+        "auc",
+        "rank_1",
+        "map_at_r",
+    ),
+    "neighbours": ("query", "rank", "file_name", "identity", "is_relevant", "similarity"),
+}
+"""Columns that readers of a record count on."""
+
+JUDGED_BY = ("gallery", "embedder", "protocol")
+
 FILES = ("record.json", "queries.parquet", "neighbours.parquet", "places.json")
 
 
@@ -51,15 +68,23 @@ class Record:
     def embedder(self) -> str:
         return str(self.summary["embedder"]["spec"])
 
+    @property
+    def judged_by(self) -> tuple[object, ...]:
+        """`JUDGED_BY`, as digests and versions: records that differ here cannot be compared."""
+        gallery = self.summary["gallery"]
+        pictures = (gallery["table_sha256"], gallery["images_sha256"])
+        return pictures, self.summary["embedder"]["fingerprint"], self.summary["protocol"]
+
     def identity_means(self, column: str = "average_precision") -> dict[str, float]:
-        """Mean of a query column for each identity."""
+        """Mean of a query column for each identity; queries for which it is undefined are left out."""
         import math
 
         values: dict[str, list[float]] = {}
         for identity, value in zip(
             self.queries.column("identity").to_pylist(), self.queries.column(column).to_pylist(), strict=True
         ):
-            values.setdefault(identity, []).append(value)
+            if value is not None:
+                values.setdefault(identity, []).append(value)
         return {identity: math.fsum(v) / len(v) for identity, v in sorted(values.items())}
 
 
@@ -106,17 +131,18 @@ def read_record(folder: Path) -> Record:
             raise FinerRankError(f"{path}: format {summary['format']}, this program reads {FORMAT}; evaluate again")
         places_path = folder / "places.json"
         places = json.loads(places_path.read_text(encoding="utf-8")) if places_path.is_file() else {}
-        summary["run"]["name"], summary["embedder"]["spec"]
-        return Record(
-            summary,
-            pq.ParquetFile(folder / "queries.parquet").read(),
-            pq.ParquetFile(folder / "neighbours.parquet").read(),
-            places,
-        )
-    except FileNotFoundError as error:
-        raise FinerRankError(f"{error.filename}: missing from the record; evaluate again") from None
-    except (ValueError, KeyError, TypeError, pa.ArrowInvalid, OSError) as error:
-        raise FinerRankError(f"{folder}: damaged record ({type(error).__name__}: {error}); evaluate again") from None
+        tables = {}
+        for name, columns in TABLE_COLUMNS.items():
+            table = tables[name] = pq.ParquetFile(folder / f"{name}.parquet").read()
+            lacking = [column for column in columns if column not in table.column_names]
+            if lacking:
+                raise KeyError(f"{name}.parquet has no column {lacking[0]}")
+        record = Record(summary, tables["queries"], tables["neighbours"], places)
+        _ = record.name, record.embedder, record.judged_by, summary["scores"]["mAP"]["value"]
+    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FinerRankError(f"{folder}: damaged record ({type(error).__name__}: {reason}); evaluate again") from None
+    return record
 
 
 def find_records(paths: Sequence[Path]) -> list[Path]:
@@ -142,17 +168,14 @@ def load_records(*paths: Path | str) -> "pd.DataFrame":
     rows = []
     for folder in find_records([Path(path) for path in paths]):
         summary = read_record(folder).summary
-        row = {
+        row: dict[str, Any] = {
             "run": summary["run"]["name"],
             "gallery": summary["gallery"]["name"],
             "embedder": summary["embedder"]["spec"],
         }
         for metric, estimate in summary["scores"].items():
-            row |= {
-                metric: estimate["value"],
-                f"{metric} low": estimate["low"],
-                f"{metric} high": estimate["high"],
-            }
+            for bound, suffix in (("value", ""), ("low", " low"), ("high", " high")):
+                row[f"{metric}{suffix}"] = estimate[bound] if estimate else None
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -86,13 +86,17 @@ class _TieGroup:
 
 def _tie_groups(n_higher: Indices, n_equal: Indices) -> Iterator[_TieGroup]:
     """The groups of tied photos that hold a relevant one, from the highest similarity to the lowest."""
-    if len(n_higher) == 0:
-        raise ValueError("no relevant photo: no ranking could be right")
+    _check_answerable(n_higher)
     values, first, n_relevant = np.unique(n_higher, return_index=True, return_counts=True)
     before = 0
     for value, at, r in zip(values.tolist(), first.tolist(), n_relevant.tolist(), strict=True):
         yield _TieGroup(value, before, int(n_equal[at]) + 1, r)
         before += r
+
+
+def _check_answerable(n_higher: Indices) -> None:
+    if len(n_higher) == 0:
+        raise ValueError("no relevant photo: no ranking could be right")
 
 
 def average_precision(n_higher: Indices, n_equal: Indices) -> float:
@@ -117,6 +121,7 @@ def map_at_r(n_higher: Indices, n_equal: Indices) -> float:
 
 def _precision_sum(n_higher: Indices, n_equal: Indices, depth: int | None) -> float:
     """Expected sum, over the relevant photos among the first `depth` places, of the precision at their place."""
+    _check_answerable(n_higher)
     if depth is None and not n_equal.any():
         return math.fsum((np.arange(1, len(n_higher) + 1) / (np.sort(n_higher) + 1)).tolist())
     terms: list[float] = []
@@ -139,6 +144,7 @@ def auc(n_higher: Indices, n_equal: Indices, n_gallery: int) -> float:
     >>> auc(np.array([0, 3]), np.array([0, 0]), 6)  # of 2 × 4 pairs, 2 are the wrong way round
     0.75
     """
+    _check_answerable(n_higher)
     n_relevant = len(n_higher)
     n_irrelevant = n_gallery - n_relevant
     if n_irrelevant == 0:

@@ -123,6 +123,8 @@ class EmbeddingStore:
         aside = shard.with_suffix(".damaged")
         try:
             shard.replace(aside)
+        except FileNotFoundError:  # another reader was faster
+            return
         except OSError as error:
             raise FinerRankError(f"{shard}: damaged, and cannot be set aside ({error.strerror}); remove it") from None
         self._warn(f"{shard.name}: damaged shard of the embedding store, set aside; its images are embedded again")

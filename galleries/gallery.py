@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from galleries.errors import Fault, FinerRankError, raise_if_any
@@ -236,7 +237,7 @@ class Gallery:
     @cached_property
     def category_of(self) -> Mapping[str, str]:
         """Each identity's category."""
-        return {photo.identity: photo.category for photo in self.photos}
+        return MappingProxyType({photo.identity: photo.category for photo in self.photos})
 
     @cached_property
     def references(self) -> Mapping[str, tuple[Photo, ...]]:
@@ -244,7 +245,7 @@ class Gallery:
         by_identity: dict[str, list[Photo]] = defaultdict(list)
         for photo in self.split("reference"):
             by_identity[photo.identity].append(photo)
-        return {identity: tuple(photos) for identity, photos in by_identity.items()}
+        return MappingProxyType({identity: tuple(photos) for identity, photos in by_identity.items()})
 
     @cached_property
     def digest(self) -> str:

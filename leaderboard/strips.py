@@ -1,5 +1,6 @@
 """Neighbour strips: for a query its reference, the generated image, and the photos ranked nearest to it."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
     """
     if out.suffix.lower() not in FORMATS:
         raise FinerRankError(f"{out}: no picture format; end its name in {', '.join(FORMATS)}")
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -77,9 +79,11 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
     title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}, mAP {mean:.3f}"
     figure.suptitle(_plain(title), fontsize=9)
     try:
-        # No date in the file: the same record gives the same bytes.
+        # No date and no random ids in the file: the same record gives the same bytes.
         metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-        figure.savefig(out, dpi=110, metadata=metadata.get(out.suffix.lower()))
+        with rc_context({"svg.hashsalt": "finer-rank"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; names may be in any script
+            figure.savefig(out, dpi=110, metadata=metadata.get(out.suffix.lower()))
     except OSError as error:
         raise FinerRankError(f"{out}: cannot be written ({error.strerror}); name another --out") from None
 

@@ -129,7 +129,7 @@ class Run:
         if find_metadata(root) or (root / CARD_NAME).is_file():
             return cls._load_table(root)
         if (root / RUN_FILE).is_file():
-            return cls._load_found(find_reference_code(root / RUN_FILE), card, root)
+            return cls._load_found(told_apart(find_reference_code(root / RUN_FILE)).values(), card, root)
         if (root / "state.json").is_file() or (root / "dataset_dict.json").is_file():
             raise FinerRankError(f"{root}: a saved dataset; make a run of it first: finer-rank run import hub {root}")
         tree = find_in_folder(root, follow_links=False)

@@ -4,6 +4,7 @@
 the packages whose version decides what it computes.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -60,7 +61,7 @@ class Embedder:
             return remembered
         description = {
             "family": self._request.family,
-            "model": self._request.model,
+            "model": self.model.architecture,
             "weights_sha256": self.model.weights_digest,
             "preprocessing": dict(self.model.preprocessing),
             "precision": self.precision,
@@ -86,30 +87,33 @@ class Embedder:
             return None
         try:
             memo = json.loads((self._memo / f"{self._memo_key}.json").read_text())
-            if memo["weights"] != _signature(memo["weights_file"]):
+            if any(signature != _signature(file) for file, signature in memo["files"].items()):
                 return None
             # JSON knows no tuples; the digest does not tell them from lists.
             return dict(memo["description"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def _remember(self, description: dict[str, Any]) -> None:
         if self._memo is None:
             return
-        weights = str(self.model.weights_file.absolute()) if self.model.weights_file else ""
-        memo = {"description": description, "weights_file": weights, "weights": _signature(weights)}
-        self._memo.mkdir(parents=True, exist_ok=True)
-        target = self._memo / f"{self._memo_key}.json"
-        partial = target.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(memo, indent=1))
-        partial.replace(target)
+        files = [str(file.absolute()) for file in self.model.files]
+        memo = {"description": description, "files": {file: _signature(file) for file in files}}
+        with contextlib.suppress(OSError):  # the store itself says where it cannot be written
+            self._memo.mkdir(parents=True, exist_ok=True)
+            target = self._memo / f"{self._memo_key}.json"
+            partial = target.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps(memo, indent=1))
+            partial.replace(target)
 
     @cached_property
     def _memo_key(self) -> str:
         r = self._request
         weights = str(r.weights.absolute()) if r.weights else ""
-        asked = [r.family, r.model, weights, r.resize, r.size, r.interpolation, self.precision]
-        return digest_of({"asked": asked, "packages": [version(p) for p in self._family.PACKAGES], "format": 1})
+        kind, colon, folder = r.model.partition("local-dir:")
+        model = f"{colon}{Path(folder).absolute()}" if colon and not kind else r.model
+        asked = [r.family, model, weights, r.resize, r.size, r.interpolation, self.precision]
+        return digest_of({"asked": asked, "packages": [version(p) for p in self._family.PACKAGES], "format": 2})
 
 
 def load_embedder(
@@ -174,7 +178,5 @@ def resolve_device(device: str) -> str:
 
 def _signature(path: str) -> list[int]:
     """What changes when a file's content does, without reading it."""
-    if not path:
-        return []
     status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -1,7 +1,8 @@
 """What every family of embedders shares: preprocessing, weights files, and the model that a family returns."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,7 @@ class Preprocessing:
             equal); `pad` scales the long side to `size` and fills the rest.
         resize_to: `(height, width)`; for `crop` the two are equal.
         mean, std: of the channels, for values in [0, 1].
+        fill: colour of the padding; the mean colour, which is zero after normalisation, where None.
     """
 
     size: tuple[int, int]
@@ -38,6 +40,7 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fill: tuple[int, int, int] | None = None
 
     def overridden(
         self, resize: Resize | None, size: int | None, interpolation: Interpolation | None
@@ -50,7 +53,7 @@ class Preprocessing:
         if resize is None and size is None and interpolation is None:
             return self
         if resize is None and size is None and interpolation is not None:
-            return Preprocessing(self.size, self.resize, self.resize_to, interpolation, self.mean, self.std)
+            return replace(self, interpolation=interpolation)
         target = (size, size) if size else self.size
         return Preprocessing(target, resize or self.resize, target, interpolation or "bicubic", self.mean, self.std)
 
@@ -74,8 +77,8 @@ class Preprocessing:
             return _centre_crop(image.resize(scaled, method), self.size)
         scale = min(self.size[0] / height, self.size[1] / width)
         scaled = (max(1, round(width * scale)), max(1, round(height * scale)))
-        # Filled with the mean colour: zero after normalisation.
-        canvas = Image.new("RGB", (self.size[1], self.size[0]), tuple(round(255 * m) for m in self.mean))
+        fill = self.fill or tuple(round(255 * m) for m in self.mean)
+        canvas = Image.new("RGB", (self.size[1], self.size[0]), fill)
         canvas.paste(image.resize(scaled, method), ((self.size[1] - scaled[0]) // 2, (self.size[0] - scaled[1]) // 2))
         return canvas
 
@@ -109,26 +112,33 @@ class LoadedModel:
         preprocess: one RGB image to one array; called from several threads.
         forward: `[B, …]` preprocessed images to `[B, D]` features, not necessarily of unit length.
         preprocessing: all that decides `preprocess`, for the fingerprint.
+        architecture: what is built: the family's name of it, or the digest of the configuration that describes it.
         weights_digest: SHA-256 of the weights file, or the version of an algorithm without weights.
-        weights_file: the file, None without weights.
+        files: that decided all this: weights, and the configuration where it is a file.
     """
 
     preprocess: Callable[["Image.Image"], npt.NDArray[Any]]
     forward: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
     preprocessing: Mapping[str, Any]
+    architecture: str
     weights_digest: str
-    weights_file: Path | None
+    files: tuple[Path, ...]
 
 
 def network_model(
     module: "torch.nn.Module",
     encode: Callable[["torch.Tensor"], "torch.Tensor"],
     preprocessing: Preprocessing,
+    architecture: str | Path,
     weights_file: Path,
     device: str,
     precision: str,
 ) -> LoadedModel:
-    """A torch network as a `LoadedModel`, on its device and in its precision."""
+    """A torch network as a `LoadedModel`, on its device and in its precision.
+
+    Args:
+        architecture: its name, or the configuration file that describes it.
+    """
     import torch
 
     module.eval().requires_grad_(False).to(device)
@@ -143,7 +153,14 @@ def network_model(
             features = encode(torch.from_numpy(batch).to(device))
         return features.float().cpu().numpy()
 
-    return LoadedModel(preprocessing, forward, asdict(preprocessing), sha256_of_file(weights_file), weights_file)
+    return LoadedModel(
+        preprocessing,
+        forward,
+        asdict(preprocessing),
+        architecture=f"sha256:{sha256_of_file(architecture)}" if isinstance(architecture, Path) else architecture,
+        weights_digest=sha256_of_file(weights_file),
+        files=(weights_file, *((architecture,) if isinstance(architecture, Path) else ())),
+    )
 
 
 def sha256_of_file(path: Path) -> str:
@@ -170,19 +187,23 @@ def read_state_dict(path: Path) -> dict[str, "torch.Tensor"]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickles that are no weights, which are refused here
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise FinerRankError(f"{path}: not a safetensors file ({error}); fetch it again") from None
+        raise FinerRankError(f"{path}: not a safetensors file ({first_line(error)}); fetch it again") from None
     except pickle.UnpicklingError:
         raise FinerRankError(
             f"{path}: holds Python objects, which could run code, or is damaged; save its tensors as safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise FinerRankError(f"{path}: not a readable weights file ({_first_line(error)}); fetch it again") from None
+    except Exception as error:  # damaged pickles raise anything
+        raise FinerRankError(f"{path}: not a readable weights file ({first_line(error)}); fetch it again") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
         raise FinerRankError(f"{path}: no dictionary of tensors; save the model's state_dict as safetensors")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
@@ -229,12 +250,12 @@ def hub_file(repository: str, names: Sequence[str], instead: str, revision: str 
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
         except LocalEntryNotFoundError as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             break
         except EntryNotFoundError:
             reason = "no such file there"
         except Exception as error:  # gated, gone, no such revision, full disk: the hub's client raises many kinds
-            reason = _first_line(error)
+            reason = first_line(error)
             break
     cache = Path(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
     raise FinerRankError(
@@ -253,7 +274,7 @@ def _why_hub_is_out_of_reach() -> str | None:
     try:
         get_session().head(ENDPOINT, timeout=10)
     except Exception as error:  # of the HTTP library, which the hub's client may change
-        return _first_line(error)
+        return first_line(error)
     return None
 
 
@@ -272,7 +293,7 @@ def url_file(url: str, cache: Path, instead: str) -> Path:
             torch.hub.download_url_to_file(url, str(target), progress=False)
         except Exception as error:  # urllib, ssl and disk errors
             raise FinerRankError(
-                f"{url} is neither cached as {target} nor within reach ({_first_line(error)}); "
+                f"{url} is neither cached as {target} nor within reach ({first_line(error)}); "
                 f"download it where there is a network, and put it there or write {instead}"
             ) from None
     return target
@@ -282,7 +303,8 @@ def unit_rows(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows scaled to length 1, `[N, D]` float32; computed in float64. Zero and non-finite rows stay so."""
     rows = features.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # inf / inf is NaN, which the caller refuses
+        return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def digest_of(description: Mapping[str, Any]) -> str:
@@ -292,5 +314,5 @@ def digest_of(description: Mapping[str, Any]) -> str:
     return sha256_of(json.dumps(description, sort_keys=True).encode())
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:150]

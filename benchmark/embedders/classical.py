@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PACKAGES = ("scikit-image",)
-VERSION = "hog-lab-1"
+VERSION = "version 1"
 """Part of the fingerprint: raise it when a change moves the features."""
+MIN_SIDE_PX = 32
 COLOUR_BINS = (4, 8, 8)
 
 
@@ -22,13 +23,15 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     """Histograms of oriented gradients (Dalal & Triggs 2005) beside a colour histogram in CIE Lab."""
     if request.model or request.weights:
         raise FinerRankError(f"{request.spec}: has one model and no weights; write classical:")
+    if request.size is not None and request.size < MIN_SIDE_PX:
+        raise FinerRankError(f"--size {request.size}: too small for gradients; write {MIN_SIDE_PX} or more")
     own = Preprocessing((128, 128), "squash", (128, 128), "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     preprocessing = own.overridden(request.resize, request.size, request.interpolation)
 
     def preprocess(image: "Image.Image") -> npt.NDArray[Any]:
         return _features(preprocessing(image).transpose(1, 2, 0))
 
-    return LoadedModel(preprocess, lambda batch: batch, asdict(preprocessing), VERSION, None)
+    return LoadedModel(preprocess, lambda batch: batch, asdict(preprocessing), "hog-lab", VERSION, ())
 
 
 def _features(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.embedders.base import (
+    Interpolation,
     LoadedModel,
     Preprocessing,
     Request,
@@ -37,7 +38,7 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
             pretrained_image=False,
             weights_only=True,
         )
-    except RuntimeError as error:
+    except Exception as error:  # damaged weights and configurations raise many kinds
         read_state_dict(weights)  # says so if the file itself is at fault
         reason = " ".join(str(error).split())[:150]
         raise FinerRankError(f"{weights}: not weights of {request.model} ({reason}); name those that are") from None
@@ -51,7 +52,12 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         features: torch.Tensor = model.encode_image(pixels)
         return features
 
-    return network_model(model, encode, preprocessing, weights, device, precision)
+    return network_model(model, encode, preprocessing, _configuration(name), weights, device, precision)
+
+
+def _configuration(name: str) -> str | Path:
+    """What describes the architecture: open_clip's own name, or the configuration file of a folder."""
+    return Path(name.removeprefix("local-dir:"), CONFIG) if name.startswith("local-dir:") else name
 
 
 def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
@@ -59,6 +65,8 @@ def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
     import open_clip
     import torch
 
+    if request.weights and request.model.startswith(("hf-hub:", "local-dir:")):
+        raise FinerRankError(f"{request.spec}: the folder holds its own weights; put the file there, or name a model")
     if request.model.startswith("hf-hub:"):
         repository, _, revision = request.model.removeprefix("hf-hub:").partition("@")
         folder = hub_file(repository, [CONFIG], LOCAL_FOLDER, revision or None).parent
@@ -117,11 +125,8 @@ def _tag_config(name: str, tag: str) -> dict[str, Any]:
 def _preprocessing(config: dict[str, Any], size: Any) -> Preprocessing:
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     mode = RESIZE[config.get("resize_mode") or "shortest"]
-    return Preprocessing(
-        (height, width),
-        mode,
-        (height, width),
-        config.get("interpolation") or "bicubic",
-        tuple(config["mean"]),
-        tuple(config["std"]),
-    )
+    if mode != "squash" and height != width:
+        raise FinerRankError(f"input {height} × {width} with {mode}: not supported; give --resize squash")
+    interpolation: Interpolation = config.get("interpolation") or "bicubic"
+    mean, std, fill = tuple(config["mean"]), tuple(config["std"]), (int(config.get("fill_color") or 0),) * 3
+    return Preprocessing((height, width), mode, (height, width), interpolation, mean, std, fill)

@@ -10,6 +10,7 @@ from benchmark.embedders.base import (
     Preprocessing,
     Request,
     Resize,
+    first_line,
     hub_file,
     load_strictly,
     network_model,
@@ -42,39 +43,69 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         # Older checkpoints, and those of another input size, are converted by timm's own function for the architecture.
         convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
         if convert is not None:
-            state = convert(state, module)
+            try:
+                state = convert(state, module)
+            except RuntimeError as error:
+                if not request.size:
+                    raise
+                reason = first_line(error)
+                raise FinerRankError(
+                    f"{request.spec}: takes no input of {request.size} pixels ({reason}); leave --size out"
+                ) from None
     load_strictly(module, state, weights, request.model)
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = module(pixels)
         return features
 
-    return network_model(module, encode, preprocessing, weights, device, precision)
+    return network_model(module, encode, preprocessing, _configuration(request), weights, device, precision)
+
+
+def _configuration(request: Request) -> str | Path:
+    """What describes the architecture: timm's own name, or the configuration file of a folder or repository."""
+    if request.model.startswith("local-dir:"):
+        return Path(request.model.removeprefix("local-dir:"), "config.json")
+    if request.model.startswith("hf-hub:"):
+        repository, revision = _repository(request.model)
+        return hub_file(repository, ["config.json"], LOCAL_FOLDER, revision)
+    return request.model
 
 
 def _create(request: Request, **options: Any) -> Any:
     import timm
 
     name = request.model
-    if name.startswith("hf-hub:"):
-        repository, revision = _repository(name)
-        hub_file(repository, ["config.json"], LOCAL_FOLDER, revision)
+    configuration = _configuration(request)
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError as error:
         if options:
             raise FinerRankError(f"{request.spec}: takes no other input size ({error}); leave --size out") from None
-        raise
-    except (RuntimeError, ValueError, FileNotFoundError) as error:
-        near = timm.list_models(f"*{name.split('.')[0].split(':')[-1][:12]}*", pretrained=True)[:3]
-        hint = f"near: {', '.join(near)}" if near else "timm.list_models() lists them"
-        raise FinerRankError(f"{request.spec}: timm has no such model ({error}); {hint}") from None
+        raise _cannot_be_built(request, configuration, error) from None
+    except Exception as error:  # unknown names and damaged configurations raise many kinds
+        raise _cannot_be_built(request, configuration, error) from None
+
+
+def _cannot_be_built(request: Request, configuration: str | Path, error: Exception) -> FinerRankError:
+    import timm
+
+    if isinstance(configuration, Path):
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return FinerRankError(f"{configuration}: describes no model of timm ({reason}); fetch it again")
+    near = timm.list_models(f"*{request.model.split('.')[0][:12]}*", pretrained=True)[:3]
+    hint = f"near: {', '.join(near)}" if near else "timm.list_models() lists them"
+    return FinerRankError(f"{request.spec}: timm has no such model ({first_line(error)}); {hint}")
 
 
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:
     height, width = config["input_size"][1:]
     to = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     mode = RESIZE[config.get("crop_mode", "center")]
+    if (mode != "squash" and height != width) or (mode == "pad" and config["crop_pct"] != 1):
+        raise FinerRankError(
+            f"input {height} × {width} with crop mode {config.get('crop_mode')!r} and crop {config['crop_pct']}: "
+            "this geometry is not supported; give --resize squash"
+        )
     return Preprocessing(
         (height, width), mode, to, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
     )

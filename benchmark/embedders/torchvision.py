@@ -58,7 +58,7 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         features: torch.Tensor = module(pixels)
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
-    return network_model(module, encode, preprocessing, weights, device, precision)
+    return network_model(module, encode, preprocessing, request.model, weights, device, precision)
 
 
 def _last_layer(module: "torch.nn.Module") -> str:

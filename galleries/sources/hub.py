@@ -95,6 +95,8 @@ def _load(name: str, split: str | None, revision: str | None) -> Any:
     names = list(loaded)
     if split is None and len(names) == 1:
         return loaded[names[0]]
+    if split is None:
+        raise FinerRankError(f"{name}: has several splits; name one with --split: {', '.join(names)}")
     if split not in names:
         raise FinerRankError(f"{name}: no split {split!r}; name one with --split: {', '.join(names)}")
     return loaded[split]

@@ -35,10 +35,10 @@ def find_reference_code(csv_path: Path, images: Path | None = None) -> list[Foun
     for image, row in rows:
         values = {**image.values, "source_id": row[columns["file_name"]]}
         first = found.setdefault(image.path, replace(image, values=values))
-        if first.values["identity"] != image.values["identity"]:
-            names = f"{image.values['identity']!r}, but {first.values['identity']!r} in {first.where}"
-            what = f"{values['source_id']} is {names}"
-            faults.append(Fault(image.where, what, "remove the wrong row"))
+        for label in ("identity", "category"):
+            if first.values[label] != image.values[label]:
+                labels = f"{image.values[label]!r}, but {first.values[label]!r} in {first.where}"
+                faults.append(Fault(image.where, f"{values['source_id']} is {labels}", "remove the wrong row"))
     raise_if_any(str(csv_path.parent), faults)
     return list(found.values())
 

@@ -1,0 +1,125 @@
+"""Real photos and real outputs of DreamBooth, under a small real encoder, through the command line.
+
+The expected numbers were measured once outside this project. They need the data: set FINER_RANK_DATA to its folder.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handmade import Cli
+from PIL import Image
+from pytest import approx
+
+from benchmark.embedders import load_embedder
+
+FOLDER = os.environ.get("FINER_RANK_DATA", "")
+pytestmark = pytest.mark.skipif(not FOLDER, reason="real data are not at hand: FINER_RANK_DATA names no folder")
+
+DATA = Path(FOLDER) / "data"
+PHOTOS = DATA / "dreambooth" / "images"
+MANIFEST = DATA / "dreambooth_outputs" / "manifest.csv"
+SQUEEZENET = f"torchvision:squeezenet1_1@{FOLDER}/weights/squeezenet1_1_imagenet.safetensors"
+NOT_IN_GALLERY = ("monkey_plushie", "cornell_bottle", "_class_dog", "_class_cat", "_class_bottle")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("real")
+
+
+@pytest.fixture(scope="module")
+def command(folder: Path, cli: Cli) -> Callable[..., str]:
+    """Runs a command that must succeed, and returns what it printed."""
+
+    def run(*arguments: object) -> str:
+        done = cli(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    return run
+
+
+def evaluated(command: Callable[..., str], *arguments: object) -> dict[str, Any]:
+    how = ("--embedder", SQUEEZENET, "--resize", "squash", "--size", "224", "--device", "cpu", "--store", "store")
+    found: dict[str, Any] = json.loads(command("evaluate", *arguments, *how, "--json"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def all_photos(command: Callable[..., str]) -> dict[str, Any]:
+    """Every method's images, ranked among all 158 photos."""
+    leave_out = [part for subject in NOT_IN_GALLERY for part in ("--where", f"subject!={subject}")]
+    command(
+        "run", "import", "table", MANIFEST, "--column", "file_name=path", "--column", "identity=subject",
+        "--where", "kind=generated", *leave_out, "--split-by", "method", "--gallery", PHOTOS, "--out", "runs",
+    )  # fmt: skip
+    return evaluated(command, "--gallery", PHOTOS, "--run", "runs")
+
+
+@pytest.fixture(scope="module")
+def dogs(command: Callable[..., str]) -> dict[str, Any]:
+    """Images of a dog, no matter which, ranked among the photos of seven dogs."""
+    command("gallery", "build", "folder", PHOTOS, "--include", "dog*", "--category", "dog", "--out", "dogs")
+    command(
+        "run", "import", "table", MANIFEST, "--column", "file_name=path", "--set", "category=dog",
+        "--where", "subject=_class_dog", "--method", "class-only", "--model", "untuned", "--gallery", "dogs",
+        "--out", "untuned",
+    )  # fmt: skip
+    return evaluated(command, "--gallery", "dogs", "--run", "untuned")
+
+
+def test_all_photos_find_their_own_subject(all_photos: dict[str, Any]) -> None:
+    assert all_photos["anchors"]["held_out"]["mAP"]["value"] == approx(0.910, abs=0.004)
+    (work,) = all_photos["embedding"].values()
+    assert work["images"] > 158
+
+
+def test_seven_dogs_are_told_apart(dogs: dict[str, Any]) -> None:
+    assert dogs["anchors"]["held_out"]["mAP"]["value"] == approx(0.944, abs=0.004)
+    assert dogs["records"][0]["n_gallery_identities"] == 7
+
+
+@pytest.mark.parametrize(
+    ("method", "subject", "expected"),
+    [
+        ("dreambooth_sd15_full_noPPL_classprompt", "robot_toy", 0.932),
+        ("dreambooth_sd15_full_PPL_classprompt", "robot_toy", 0.506),
+        ("dreambooth_sdxl_full_classprompt", "cat", 1.000),
+        ("dreambooth_sdxl_full_PPL_classprompt", "cat", 0.352),
+        ("dreambooth_sd15_full", "dog8", 0.825),
+    ],
+)
+def test_the_loss_of_identity_that_the_eye_sees_is_measured(
+    all_photos: dict[str, Any], method: str, subject: str, expected: float
+) -> None:
+    (record,) = (record for record in all_photos["records"] if record["run"] == method)
+    assert record["identities"][subject]["mAP"]["value"] == approx(expected, abs=0.02)
+
+
+def test_pairwise_similarity_hardly_notices_that_loss(all_photos: dict[str, Any]) -> None:
+    similarity = {record["run"]: record["pairwise_similarity"]["value"] for record in all_photos["records"]}
+    assert similarity["dreambooth_sd15_full_noPPL_classprompt"] == approx(0.676, abs=0.01)
+    assert similarity["dreambooth_sd15_full_PPL_classprompt"] == approx(0.523, abs=0.01)
+
+
+def test_a_dog_of_nobody_is_everybody_a_little_and_one_dog_a_lot(dogs: dict[str, Any]) -> None:
+    (untuned,) = dogs["records"]
+    assert untuned["mAP"]["value"] == approx(0.261, abs=0.02)
+    assert untuned["mAP"] == dogs["anchors"]["class_only"]["mAP"]
+    by_identity = {identity: part["mAP"]["value"] for identity, part in untuned["identities"].items()}
+    assert by_identity["dog6"] == approx(0.482, abs=0.02)
+    assert len(by_identity) == 7
+    assert dogs["anchors"]["chance"]["mAP"]["value"] == approx(0.22, abs=0.01)
+
+
+def test_cosines_are_those_measured_elsewhere() -> None:
+    embedder = load_embedder(SQUEEZENET, resize="squash", size=224, device="cpu")
+    photos = [Image.open(PHOTOS / name).convert("RGB") for name in ("dog/00.jpg", "dog/01.jpg", "cat/00.jpg")]
+    dog, same_dog, cat = embedder.embed(photos)
+    assert dog @ same_dog == approx(0.908964, abs=1e-4)
+    assert dog @ cat == approx(0.408636, abs=1e-4)

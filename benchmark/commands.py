@@ -1,30 +1,13 @@
 """`finer-rank evaluate`, `compare`, `doctor` and `bench`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from galleries.commands import AsJson
 
-if TYPE_CHECKING:
-    from benchmark.protocol import Evaluation
-    from benchmark.statistics import Estimate
-
 app = typer.Typer()
-
-SHOWN = ("mAP", "AUC", "rank_1")
-SIMILARITY_NAMES = {
-    "own_reference": "similarity to own reference",
-    "all_references": "similarity to all references",
-    "gallery_photos": "similarity to gallery photos",
-}
-ANCHOR_NAMES = {
-    "chance": "chance",
-    "class_only": "class only",
-    "copied_reference": "copied reference",
-    "held_out": "held-out photos",
-}
 
 
 @app.command()
@@ -85,6 +68,7 @@ def evaluate(
     from benchmark.protocol import Options
     from benchmark.protocol import evaluate as evaluate_runs
     from benchmark.records import write_record
+    from benchmark.report import evaluations_as_json, print_evaluation
     from benchmark.store import default_store
     from galleries.console import note, print_json, progress_bars
     from galleries.errors import FinerRankError, below, raise_if_any
@@ -128,10 +112,10 @@ def evaluate(
                 write_record(record, folder)
                 folders[record.name, evaluation.embedder] = str(folder)
     if as_json:
-        print_json(_as_json(evaluations, folders))
+        print_json(evaluations_as_json(evaluations, folders))
     else:
         for evaluation in evaluations:
-            _print_evaluation(opened.card.name, evaluation, by)
+            print_evaluation(opened.card.name, evaluation, by)
     for evaluation in evaluations:
         for line in evaluation.left_out:
             note(f"left out: {line}")
@@ -179,119 +163,6 @@ def _as_file_name(text: str) -> str:
     return short.encode()[:80].decode(errors="ignore").lstrip(".") or "_"
 
 
-def _estimate(estimate: "Estimate | None") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(estimate) if estimate else {"value": None, "low": None, "high": None}
-
-
-def _as_json(evaluations: "list[Evaluation]", folders: dict[tuple[str, str], str]) -> dict[str, Any]:
-    anchors = {
-        evaluation.embedder: {
-            name: {metric: _estimate(e) for metric, e in anchor.items()}
-            for name, anchor in evaluation.anchors.items()
-            if anchor
-        }
-        for evaluation in evaluations
-    }
-    records = []
-    for evaluation in evaluations:
-        for record in evaluation.records:
-            summary = record.summary
-            records.append(
-                {
-                    "run": record.name,
-                    "embedder": evaluation.embedder,
-                    "record": folders.get((record.name, evaluation.embedder)),
-                    **summary["scores"],
-                    **{
-                        key: summary[key]
-                        for key in (
-                            "pairwise_similarity", "identity_retention", "matched_anchors", "n_images", "n_queries",
-                            "n_identities", "n_gallery_identities", "n_tied_queries", "n_copied",
-                            "mean_over_identities", "mean_over_categories", "categories", "identities",
-                        )
-                    },
-                    **({"with_same_encounter": s} if (s := summary.get("with_same_encounter")) else {}),
-                }
-            )  # fmt: skip
-    work = {
-        e.embedder: {
-            "images": e.n_images,
-            "distinct_images": e.n_distinct,
-            "forward_passes": e.n_forward_passes,
-            "left_out": list(e.left_out),
-            "notes": list(e.notes),
-        }
-        for e in evaluations
-    }
-    return {
-        "anchors": anchors[evaluations[0].embedder],
-        "anchors_by_embedder": anchors,
-        "records": records,
-        "embedding": work,
-    }
-
-
-def _number(estimate: Any) -> str:
-    """`0.812 [0.701, 0.893]`"""
-    if not estimate or estimate["value"] is None:
-        return "–"
-    bounds = "" if estimate["low"] is None else f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-    return f"{estimate['value']:.3f}{bounds}"
-
-
-def _p_value(p: float) -> str:
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
-
-
-def _print_evaluation(gallery: str, evaluation: "Evaluation", by: str) -> None:
-    from galleries.console import print_table
-    from personalization_runs.run import CLASS_ONLY
-
-    kinds = sorted({record.summary["pairwise_similarity"]["to"] for record in evaluation.records})
-    rows = []
-    for name, shown in ANCHOR_NAMES.items():
-        anchor = evaluation.anchors.get(name)
-        if anchor:
-            cells = [
-                f"{_estimate(anchor[m])['value']:.3f}"
-                if name == "chance" and anchor[m]
-                else _number(_estimate(anchor[m]))
-                for m in SHOWN
-            ]
-            rows.append([f"({shown})", *cells, *([""] * (1 + len(kinds)) if evaluation.records else [])])
-    for record in evaluation.records:
-        summary = record.summary
-        similarity = summary["pairwise_similarity"]
-        rows.append(
-            [
-                record.name,
-                *(_number(summary["scores"][m]) for m in SHOWN),
-                _number(summary["identity_retention"]),
-                *(_number(similarity) if similarity["to"] == kind else "" for kind in kinds),
-            ]
-        )
-    extra = ["retention", *(SIMILARITY_NAMES[kind] for kind in kinds)] if evaluation.records else []
-    print_table(f"{gallery}, {evaluation.embedder}", ["run", *SHOWN, *extra], rows)
-    if not by:
-        return
-    key = {"identity": "identities", "category": "categories"}[by]
-    class_only: dict[str, Any] = next(
-        (r.summary[key] for r in evaluation.records if r.summary["run"].get("method") == CLASS_ONLY), {}
-    )
-    parts = []
-    for record in evaluation.records:
-        for name, part in record.summary[key].items():
-            anchors = [part["chance"], *([class_only.get(name, {}).get("mAP")] if class_only else []), part["held_out"]]
-            values = [anchor["value"] if isinstance(anchor, dict) else anchor for anchor in anchors]
-            scores = [_number(part[m]) for m in SHOWN]
-            cells = [record.name, name, str(part["n_queries"]), *scores]
-            parts.append([*cells, *("–" if value is None else f"{value:.3f}" for value in values)])
-    anchor_columns = ["chance mAP", *(["class-only mAP"] if class_only else []), "held-out mAP"]
-    print_table(f"by {by}", ["run", by, "queries", *SHOWN, *anchor_columns], parts)
-
-
 @app.command()
 def compare(
     record: Annotated[list[Path], typer.Argument(help="Record folders, or a folder of them.")],
@@ -306,6 +177,7 @@ def compare(
     from dataclasses import asdict
 
     from benchmark.records import JUDGED_BY, find_records, read_record
+    from benchmark.report import number, p_value
     from benchmark.statistics import compare_paired
     from galleries.console import note, print_json, print_table
     from galleries.errors import FinerRankError
@@ -356,10 +228,10 @@ def compare(
         [
             [
                 f"{p.first} − {p.second}",
-                _number(asdict(p.difference)),
+                number(asdict(p.difference)),
                 str(p.n_identities),
-                _p_value(p.p),
-                _p_value(p.p_holm),
+                p_value(p.p),
+                p_value(p.p_holm),
             ]
             for p in pairs
         ],

@@ -14,7 +14,7 @@ from handmade import Cli, Refusal, rows_of, write_rows
 from pytest import approx
 
 import finer_rank
-from benchmark.protocol import METRICS
+from benchmark.aggregates import METRICS
 from benchmark.records import read_record
 
 ESTIMATE = {"value", "low", "high"}

@@ -22,9 +22,10 @@ from PIL import Image
 from pytest import approx
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from benchmark.aggregates import METRICS
 from benchmark.embedders import load_embedder
 from benchmark.metric import GalleryMeanAveragePrecision
-from benchmark.protocol import METRICS, Evaluation, Options, evaluate
+from benchmark.protocol import Evaluation, Options, evaluate
 from benchmark.records import Record, write_record
 from benchmark.scores import chance_average_precision
 from galleries.errors import Faults, FinerRankError

@@ -74,10 +74,12 @@ def _caches() -> dict[str, Any]:
     store = default_store()
     shards = list(store.glob("*/*.parquet")) if store.is_dir() else []
     size = sum(shard.stat().st_size for shard in shards)
+    unfinished = len(list(store.glob("*/.*.parquet.*"))) if store.is_dir() else 0
     damaged = len(list(store.glob("*/*.damaged"))) if store.is_dir() else 0
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     n_embedders = len({shard.parent for shard in shards})
     return {
-        "embedding store": f"{store} ({n_embedders} embedders, {size / 1e6:.1f} MB, {damaged} damaged shards)",
+        "embedding store": f"{store} ({n_embedders} embedders, {size / 1e6:.1f} MB, {damaged} damaged, "
+        f"{unfinished} unfinished shards)",
         "weights from the hub": f"{HF_HUB_CACHE}{' (HF_HUB_OFFLINE is set: nothing is downloaded)' if offline else ''}",
     }

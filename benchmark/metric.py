@@ -11,6 +11,8 @@ from benchmark.rank import Rows, rank_counts
 from benchmark.scores import average_precision
 from galleries.images import sha256_of
 
+Labels = Sequence[Any] | torch.Tensor
+
 
 class GalleryMeanAveragePrecision(Metric):
     """Mean average precision of query embeddings against a fixed, labelled gallery.
@@ -64,7 +66,7 @@ class GalleryMeanAveragePrecision(Metric):
         self.add_state("gallery_key", torch.tensor(key), dist_reduce_fx="max")
         self.add_state("n_queries", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, queries: torch.Tensor, targets: Sequence[Any]) -> None:
+    def update(self, queries: torch.Tensor, targets: Labels) -> None:
         """Add queries `[Q, D]` and the `Q` identities that they should show."""
         wanted = _as_list(targets)
         if queries.ndim != 2 or len(wanted) != len(queries):

@@ -64,7 +64,11 @@ def evaluate(
     options = options or Options()
     _check_names(runs)
     raise_if_any("cannot be scored", [f for run in runs for f in below(run.root, run.target_faults(gallery))])
-    files, faults = _image_files([(gallery.root, gallery.photos), *((run.root, run.images) for run in runs)], progress)
+    sets: list[tuple[Path, Sequence[ImageRow]]] = [
+        (gallery.root, gallery.photos),
+        *((run.root, run.images) for run in runs),
+    ]
+    files, faults = _image_files(sets, decode=False, progress=progress)
     digests = [files[p.path].digest if p.path in files else None for p in gallery.photos]
     leaks = leaked_photos(gallery.photos, digests)
     faults += below(gallery.root, leaks)
@@ -72,7 +76,9 @@ def evaluate(
     for photo in gallery.photos:
         if photo.file_name in leaked:
             files.pop(photo.path)
-    if not options.skip_broken:
+    if faults and not options.skip_broken:
+        # The pixels too, which are otherwise decoded only to be embedded: all faults are listed at once.
+        faults = [*_image_files(sets, decode=True, progress=progress)[1], *below(gallery.root, leaks)]
         raise_if_any("cannot be scored", faults)
     evaluations = []
     for embedder in embedders:
@@ -108,14 +114,14 @@ def _check_names(runs: Sequence[Run]) -> None:
 
 
 def _image_files(
-    sets: Sequence[tuple[Path, Sequence[ImageRow]]], progress: Progress | None
+    sets: Sequence[tuple[Path, Sequence[ImageRow]]], decode: bool, progress: Progress | None
 ) -> tuple[dict[Path, ImageFile], list[Fault]]:
     """All usable image files with their digests, and what is wrong with the others."""
     files: dict[Path, ImageFile] = {}
     faults: list[Fault] = []
     step = progress("reading images", sum(len(rows) for _, rows in sets)) if progress else None
     for root, rows in sets:
-        digests, wrong = image_digests(rows, decode=False, step=step)
+        digests, wrong = image_digests(rows, decode, step)
         faults += below(root, wrong)
         for row, digest in zip(rows, digests, strict=True):
             if digest:

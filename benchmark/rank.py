@@ -20,6 +20,8 @@ Indices = npt.NDArray[np.int64]
 
 GALLERY_BLOCK = 8192
 QUERY_BLOCK = 256
+MANY_DOUBTFUL = 2048
+"""Above so many doubtful pairs of one query in one block, the filter saves nothing."""
 PAIR_BLOCK = 4096
 MANY_RELEVANT = 64
 """Above so many relevant photos, evaluating all pairs of a query is cheaper than a threshold for each."""
@@ -123,23 +125,23 @@ def rank_counts(
     pairs = _Pairs(queries, gallery, query_norms, norms)
     similarity = pairs.similarity_of_lists(shown)
 
+    starts = np.cumsum([0, *(len(rows) for rows in shown)])
+    higher = np.zeros(starts[-1], dtype=np.int64)
+    equal = np.full(starts[-1], -1, dtype=np.int64)  # a photo equals itself once
     few = [q for q in range(len(queries)) if len(shown[q]) <= MANY_RELEVANT]
-    higher = [np.zeros(len(rows), dtype=np.int64) for rows in shown]
-    equal = [np.full(len(rows), -1, dtype=np.int64) for rows in shown]  # a photo equals itself once
-    if few:
-        _count_by_threshold(pairs, np.array(few), similarity, higher, equal, gallery_block)
-    for q in range(len(queries)):
-        if len(shown[q]) > MANY_RELEVANT:
-            _count_by_sorting(pairs, q, similarity[q], higher[q], equal[q])
+    crowded = _count_by_threshold(pairs, few, starts, np.concatenate(similarity), higher, equal, gallery_block)
+    for q in sorted({*range(len(queries))} - {*few} | crowded):
+        own = slice(starts[q], starts[q + 1])
+        higher[own], equal[own] = _count_by_sorting(pairs, q, similarity[q])
 
-    for q, own in enumerate(pairs.similarity_of_lists(left_out)):
-        higher[q] -= (own[:, None] > similarity[q]).sum(axis=0)
-        equal[q] -= (own[:, None] == similarity[q]).sum(axis=0)
     counts = []
-    for q in range(len(queries)):
+    for q, excluded_similarity in enumerate(pairs.similarity_of_lists(left_out)):
+        own = slice(starts[q], starts[q + 1])
+        higher[own] -= (excluded_similarity[:, None] > similarity[q]).sum(axis=0)
+        equal[own] -= (excluded_similarity[:, None] == similarity[q]).sum(axis=0)
         order = np.argsort(-similarity[q], kind="stable")
         n_gallery = len(gallery) - len(left_out[q])
-        counts.append(RankCounts(similarity[q][order], higher[q][order], equal[q][order], n_gallery))
+        counts.append(RankCounts(similarity[q][order], higher[own][order], equal[own][order], n_gallery))
     return counts
 
 
@@ -169,40 +171,64 @@ class _Pairs:
 
 def _count_by_threshold(
     pairs: _Pairs,
-    members: Indices,
-    similarity: Sequence[Floats],
-    higher: list[Indices],
-    equal: list[Indices],
+    members: Sequence[int],
+    starts: Indices,
+    similarity: Floats,
+    higher: Indices,
+    equal: Indices,
     gallery_block: int,
-) -> None:
-    """Add to `higher` and `equal` of the queries `members`, from a float32 product and a threshold per photo."""
+) -> set[int]:
+    """Add to `higher` and `equal` of the queries `members`, from a float32 product and a threshold per photo.
+
+    `similarity`, `higher` and `equal` hold the relevant photos of all queries; those of query q begin at `starts[q]`.
+
+    Returns:
+        Queries given up, whose counts are not valid: so many photos are as near as makes no difference (a collapsed
+        encoder, a gallery of copies) that evaluating all of their pairs is cheaper.
+    """
+    crowded: set[int] = set()
+    if not members:
+        return crowded
     band = product_error(pairs.gallery.shape[1])
-    lows = [(similarity[q] - band).astype(np.float32) for q in members]
-    highs = [(similarity[q] + band).astype(np.float32) for q in members]
+    lows, highs = (similarity - band).astype(np.float32), (similarity + band).astype(np.float32)
     unit_queries = (pairs.queries[members] / pairs.query_norms[members, None]).astype(np.float32)
     for g0 in range(0, len(pairs.gallery), gallery_block):
         block = slice(g0, g0 + gallery_block)
         unit_gallery = (pairs.gallery[block] / pairs.gallery_norms[block, None]).astype(np.float32)
         for q0 in range(0, len(members), QUERY_BLOCK):
             product = unit_queries[q0 : q0 + QUERY_BLOCK] @ unit_gallery.T
-            doubtful_query, doubtful_photo, doubtful_relevant = [], [], []
-            for i, row in enumerate(product, start=q0):
-                for r in range(len(lows[i])):
-                    above_low = row >= lows[i][r]
-                    n_higher = np.count_nonzero(row > highs[i][r])
-                    higher[members[i]][r] += n_higher
-                    if np.count_nonzero(above_low) > n_higher:
-                        photos = np.flatnonzero(above_low & (row <= highs[i][r]))
-                        doubtful_photo.append(photos + g0)
-                        doubtful_query.append(np.full(len(photos), members[i]))
-                        doubtful_relevant.append(np.full(len(photos), r))
-            if not doubtful_photo:
-                continue
-            query, relevant = np.concatenate(doubtful_query), np.concatenate(doubtful_relevant)
-            exact = pairs.similarity(query, np.concatenate(doubtful_photo))
-            for q, r, value in zip(query, relevant, exact, strict=True):
-                higher[q][r] += value > similarity[q][r]
-                equal[q][r] += value == similarity[q][r]
+            doubtful: list[tuple[Indices, int, int]] = []
+            for q, row in zip(members[q0 : q0 + QUERY_BLOCK], product, strict=True):
+                if q in crowded:
+                    continue
+                n_doubtful = 0
+                for r in range(starts[q], starts[q + 1]):
+                    above_low = row >= lows[r]
+                    n_higher = int(np.count_nonzero(row > highs[r]))
+                    higher[r] += n_higher
+                    n_near = int(np.count_nonzero(above_low)) - n_higher
+                    if n_near:
+                        n_doubtful += n_near
+                        doubtful.append((np.flatnonzero(above_low & (row <= highs[r])) + g0, q, r))
+                    if n_doubtful > MANY_DOUBTFUL:
+                        crowded.add(q)
+                        break
+            _count_doubtful([d for d in doubtful if d[1] not in crowded], pairs, similarity, higher, equal)
+    return crowded
+
+
+def _count_doubtful(
+    doubtful: Sequence[tuple[Indices, int, int]], pairs: _Pairs, similarity: Floats, higher: Indices, equal: Indices
+) -> None:
+    """Evaluate (photos, query, relevant photo) exactly, and add to the counts of the relevant photo."""
+    if not doubtful:
+        return
+    lengths = [len(photos) for photos, _, _ in doubtful]
+    query = np.repeat([q for _, q, _ in doubtful], lengths)
+    relevant = np.repeat([r for _, _, r in doubtful], lengths)
+    exact = pairs.similarity(query, np.concatenate([photos for photos, _, _ in doubtful]))
+    np.add.at(higher, relevant[exact > similarity[relevant]], 1)
+    np.add.at(equal, relevant[exact == similarity[relevant]], 1)
 
 
 def product_error(dim: int) -> float:
@@ -214,10 +240,9 @@ def product_error(dim: int) -> float:
     return (dim + 12) * 2.0**-24 * 1.01
 
 
-def _count_by_sorting(pairs: _Pairs, q: int, similarity: Floats, higher: Indices, equal: Indices) -> None:
-    """Add to `higher` and `equal` of one query, from the exact similarity of all its pairs."""
+def _count_by_sorting(pairs: _Pairs, q: int, similarity: Floats) -> tuple[Indices, Indices]:
+    """`higher` and `equal` of one query, from the exact similarity of all its pairs."""
     n = len(pairs.gallery)
     everyone = np.sort(pairs.similarity(np.full(n, q), np.arange(n)))
     at_most = np.searchsorted(everyone, similarity, side="right")
-    higher += n - at_most
-    equal += at_most - np.searchsorted(everyone, similarity, side="left")
+    return n - at_most, at_most - np.searchsorted(everyone, similarity, side="left") - 1

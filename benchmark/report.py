@@ -43,7 +43,7 @@ def evaluations_as_json(evaluations: list[Evaluation], folders: dict[tuple[str, 
                     "run": record.name,
                     "embedder": evaluation.embedder,
                     "record": folders.get((record.name, evaluation.embedder)),
-                    **summary["scores"],
+                    **{metric: estimate or estimate_as_json(None) for metric, estimate in summary["scores"].items()},
                     **{
                         key: summary[key]
                         for key in (

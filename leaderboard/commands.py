@@ -12,7 +12,7 @@ app = typer.Typer()
 def neighbours(
     record: Annotated[Path, typer.Argument(help="A record folder that evaluate --out wrote.")],
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf, .svg, .jpg or .webp.")],
-    worst: Annotated[int, typer.Option(min=1, help="How many queries, those of lowest average precision first.")] = 12,
+    worst: Annotated[int, typer.Option(min=1, max=100, help="How many queries, the worst first.")] = 12,
     best: Annotated[bool, typer.Option(help="The highest instead.")] = False,
     identity: Annotated[str, typer.Option(help="Only queries that ask for this identity.", show_default=False)] = "",
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Neighbours to draw.")] = 6,

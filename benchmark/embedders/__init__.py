@@ -152,6 +152,8 @@ def load_embedder(
 
 
 def _split_weights(rest: str) -> tuple[str, Path | None]:
+    if rest.startswith("local-dir:") and Path(rest.removeprefix("local-dir:")).is_dir():
+        return rest, None
     model, at, after = rest.partition("@")
     if model.startswith("hf-hub:"):  # there the first @ names a revision
         revision, second_at, file = after.partition("@")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galleries.errors import FinerRankError
-from galleries.images import sha256_of
+from galleries.images import MAX_PIXELS, BadImage, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,9 @@ class Preprocessing:
         if self.resize == "crop":
             short = target_height
             scaled = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+            if scaled[0] * scaled[1] > MAX_PIXELS:
+                what = f"{width} × {height} pixels: too long for its width to be scaled to {short} pixels"
+                raise BadImage(what, "crop it, or give --resize squash")
             return _centre_crop(image.resize(scaled, method), self.size)
         scale = min(self.size[0] / height, self.size[1] / width)
         scaled = (max(1, round(width * scale)), max(1, round(height * scale)))

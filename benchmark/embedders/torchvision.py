@@ -54,6 +54,10 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     )
     preprocessing = own.overridden(request.resize, request.size, request.interpolation)
 
+    fixed = getattr(module, "image_size", None)  # a transformer's grid of positions
+    if fixed and preprocessing.size != (fixed, fixed):
+        raise FinerRankError(f"{request.spec}: takes {fixed} × {fixed} pixels only; leave --size out")
+
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = module(pixels)
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features

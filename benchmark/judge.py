@@ -111,9 +111,7 @@ class Judge:
         records = [self._record(run, held_out, anchors) for run in runs]
         n_fewest = min((record.summary["n_identities"] for record in records), default=FEW_IDENTITIES)
         if n_fewest < FEW_IDENTITIES:
-            self.notes.append(
-                f"a run asks for {n_fewest} identities only: too few for an interval to be taken at its word"
-            )
+            self.notes.append(f"too few identities for an interval to be taken at its word (fewest: {n_fewest})")
         class_only = [record for record, run in zip(records, runs, strict=True) if run.is_class_only]
         anchors["class_only"] = from_json(class_only[0].summary["scores"]) if class_only else None
         if len(class_only) > 1:

@@ -90,29 +90,25 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
     from personalization_runs.run import CLASS_ONLY
 
     kinds = sorted({record.summary["pairwise_similarity"]["to"] for record in evaluation.records})
+    has_encounters = any("with_same_encounter" in record.summary for record in evaluation.records)
+    extra = ["retention", *(SIMILARITY_NAMES[kind] for kind in kinds)] if evaluation.records else []
+    extra += ["mAP with the reference's encounter"] if has_encounters else []
     rows = []
     for name, shown in ANCHOR_NAMES.items():
         anchor = evaluation.anchors.get(name)
         if anchor:
-            cells = [
-                f"{estimate_as_json(anchor[m])['value']:.3f}"
-                if name == "chance" and anchor[m]
-                else number(estimate_as_json(anchor[m]))
-                for m in SHOWN
-            ]
-            rows.append([f"({shown})", *cells, *([""] * (1 + len(kinds)) if evaluation.records else [])])
+            estimates = [estimate_as_json(anchor[m]) for m in SHOWN]
+            # Chance is computed, not drawn: it has no interval.
+            cells = [number(e | {"low": None} if name == "chance" else e) for e in estimates]
+            rows.append([f"({shown})", *cells, *([""] * len(extra))])
     for record in evaluation.records:
         summary = record.summary
         similarity = summary["pairwise_similarity"]
-        rows.append(
-            [
-                record.name,
-                *(number(summary["scores"][m]) for m in SHOWN),
-                number(summary["identity_retention"]),
-                *(number(similarity) if similarity["to"] == kind else "" for kind in kinds),
-            ]
-        )
-    extra = ["retention", *(SIMILARITY_NAMES[kind] for kind in kinds)] if evaluation.records else []
+        cells = [number(summary["scores"][m]) for m in SHOWN]
+        cells.append(number(summary["identity_retention"]))
+        cells += [number(similarity) if similarity["to"] == kind else "" for kind in kinds]
+        cells += [number(summary.get("with_same_encounter", {}).get("mAP"))] if has_encounters else []
+        rows.append([record.name, *cells])
     print_table(f"{gallery}, {evaluation.embedder}", ["run", *SHOWN, *extra], rows)
     if not by:
         return

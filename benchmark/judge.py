@@ -203,6 +203,8 @@ class Judge:
             "embedder": {"spec": _without_folder(self.embedder.spec), "fingerprint": self.embedder.fingerprint,
                          **self.embedder.description},
             "n_images": len({query.image.file_name for query in queries}),
+            "n_images_left_out": sum(image.path not in self.row_of for image in run.images),
+            "n_photos_left_out": sum(photo.path not in self.row_of for photo in self.gallery.photos),
             "n_queries": len(queries),
             "n_identities": len(set(identities)),
             "n_gallery_identities": len(self.pool.identities),

@@ -181,4 +181,4 @@ def load_records(*paths: Path | str) -> "pd.DataFrame":
 
 
 def _dumps(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=False) + "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"

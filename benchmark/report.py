@@ -47,7 +47,9 @@ def evaluations_as_json(evaluations: list[Evaluation], folders: dict[tuple[str, 
                     **{
                         key: summary[key]
                         for key in (
-                            "pairwise_similarity", "identity_retention", "matched_anchors", "n_images", "n_queries",
+                            "pairwise_similarity", "identity_retention", "matched_anchors", "n_images",
+                            "n_images_left_out",
+                            "n_photos_left_out", "n_queries",
                             "n_identities", "n_gallery_identities", "n_tied_queries", "n_copied",
                             "mean_over_identities", "mean_over_categories", "categories", "identities",
                         )

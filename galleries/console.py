@@ -11,7 +11,7 @@ Progress = Callable[[str, int], Callable[[int], Any]]
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, default=str))
 
 
 def say(message: str) -> None:

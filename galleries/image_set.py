@@ -114,9 +114,20 @@ def read_card(path: Path, card_type: type[Card], **defaults: Any) -> tuple[Card,
         elif not isinstance(value, dict if key == "parameters" else str):
             kind = "a table" if key == "parameters" else "text in quotes"
             faults.append(Fault(path.name, f"{key} = {value!r}", f"write {kind}"))
+        elif not _is_json(value):
+            faults.append(Fault(path.name, f"{key} holds nan or inf", "write a number"))
         elif value:
             good[key] = value
     return card_type(**{**defaults, **good}), faults
+
+
+def _is_json(value: object) -> bool:
+    """Whether a record can hold a card's value; dates are held as text."""
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+    except ValueError:
+        return False
+    return True
 
 
 def image_digests(

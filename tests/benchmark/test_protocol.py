@@ -445,6 +445,7 @@ def test_skip_broken_scores_the_rest_and_counts_what_is_left_out(spoilt: tuple[P
     ]
     record = evaluation.records[0]
     assert record.summary["n_queries"] == 13
+    assert (record.summary["n_images_left_out"], record.summary["n_photos_left_out"]) == (2, 1)
     rows = table(record)
     assert {row["n_relevant"] for row in rows if row["identity"] == "ada"} == {N_PHOTOS - 1}
     photos = [p for p in Gallery.open(zoo).photos if p.file_name != "images/ada_3.png"]

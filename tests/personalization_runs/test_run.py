@@ -165,6 +165,12 @@ def test_datasets_opens_a_run_but_for_the_references_which_lie_in_the_gallery(tm
     assert [(row["identity"], row["prompt"]) for row in loaded] == [(row["identity"], row["prompt"]) for row in rows]
 
 
+def test_a_card_may_hold_dates_which_are_shown_as_text(painted: Path, cli: Cli) -> None:
+    (painted / "run.toml").write_text('model = "painter"\n[parameters]\nmade = 2026-01-31\nsteps = 30\n')
+    shown = json.loads(cli("run", "show", painted, "--json").stdout)
+    assert shown["parameters"] == {"made": "2026-01-31", "steps": 30}
+
+
 def test_a_generated_image_is_equal_to_one_of_the_same_row_elsewhere() -> None:
     one, other = (GeneratedImage("1.png", identity="rex", path=Path(folder) / "1.png") for folder in ("a", "b"))
     assert one == other

@@ -80,6 +80,10 @@ FAULTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         lambda run: (run / "run.toml").write_text('modell = "painter"\n'),
         ("run.toml", "unknown field 'modell'"),
     ),
+    "parameters that no JSON can hold": (
+        lambda run: (run / "run.toml").write_text("[parameters]\nguidance = nan\n"),
+        ("run.toml", "parameters holds nan"),
+    ),
     "parameters that are no table": (
         lambda run: (run / "run.toml").write_text('parameters = "30 steps"\n'),
         ("run.toml", "parameters = '30 steps'", "table"),

@@ -37,9 +37,10 @@ def main() -> None:
         lines = error.lines() if isinstance(error, Faults) else [printable(str(error))]
         print("finer-rank:", "\n".join(lines), file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("finer-rank: stopped; what was embedded is kept", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            print("finer-rank: stopped; what was embedded is kept, run again to go on", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

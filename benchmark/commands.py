@@ -26,7 +26,7 @@ def evaluate(
     ],
     run: Annotated[
         list[Path] | None,
-        typer.Option("--run", "-r", help="Run folder, or a folder of run folders. Repeatable."),
+        typer.Option("--run", "-r", help="Run folder, or a folder of imported runs. Repeatable."),
     ] = None,
     more_runs: Annotated[
         list[Path] | None,
@@ -67,11 +67,11 @@ def evaluate(
     from benchmark.embedders import load_embedder
     from benchmark.protocol import Options
     from benchmark.protocol import evaluate as evaluate_runs
-    from benchmark.records import write_record
+    from benchmark.records import refuse_other_record, write_record
     from benchmark.report import evaluations_as_json, print_evaluation
     from benchmark.store import default_store
     from galleries.console import note, print_json, progress_bars
-    from galleries.errors import FinerRankError, below, raise_if_any
+    from galleries.errors import FinerRankError, below
     from galleries.gallery import Gallery
     from personalization_runs.run import Run
 
@@ -100,17 +100,17 @@ def evaluate(
         opened_run, wrong = Run.load(path)
         runs.append(opened_run)
         faults += below(opened_run.root, wrong)
-    raise_if_any("cannot be scored", faults)
     options = Options(neighbours, skip_broken, batch_size)
     with progress_bars() as progress:
-        evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note)
+        evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note, faults)
     folders: dict[tuple[str, str], str] = {}
-    for evaluation in evaluations:
-        for record in evaluation.records:
-            if out is not None:
-                folder = out / _record_name(record)
-                write_record(record, folder)
-                folders[record.name, evaluation.embedder] = str(folder)
+    if out is not None:
+        records = [(e.embedder, record, out / _record_name(record)) for e in evaluations for record in e.records]
+        for _, record, folder in records:
+            refuse_other_record(record, folder)
+        for spec, record, folder in records:
+            write_record(record, folder)
+            folders[record.name, spec] = str(folder)
     if as_json:
         print_json(evaluations_as_json(evaluations, folders))
     else:
@@ -191,9 +191,7 @@ def compare(
     for other, folder in zip(records[1:], folders[1:], strict=True):
         for what, its, first in zip(JUDGED_BY, other.judged_by, records[0].judged_by, strict=True):
             if its != first:
-                raise FinerRankError(
-                    f"{folder}: another {what} than {folders[0]}; scores under different {what}s cannot be compared"
-                )
+                raise FinerRankError(f"{folder}: another {what} than {folders[0]}; their scores cannot be compared")
     names = [r.name for r in records]
     for name in names:
         if names.count(name) > 1:
@@ -236,6 +234,9 @@ def compare(
             for p in pairs
         ],
     )
+    n_apart = len(records) * (len(records) - 1) // 2 - len(pairs)
+    if n_apart:
+        note(f"note: {n_apart} pairs share no identity and are not compared; their ranks say nothing of each other")
     blind = [p for p in pairs if p.smallest_p * len(pairs) >= 0.05]
     if blind:
         fewest = min(p.n_identities for p in blind)

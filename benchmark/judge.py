@@ -182,13 +182,15 @@ class Judge:
         columns = self._query_columns(queries, answers) | {f"similarity_to_{kind}": similarity}
         identities = [answer.identity for answer in answers]
         extra: dict[str, Any] = {}
-        if self.has_encounters:
+        if any(question.encounters for question in asked):
             unmasked = [s for s in self._ask([replace(a, encounters=frozenset()) for a in asked]) if s]
             columns["average_precision_with_same_encounter"] = [s.average_precision for s in unmasked]
             extra["with_same_encounter"] = {
                 metric: as_json_estimate(estimate_mean([score(s) for s in unmasked], identities))
                 for metric, score in METRICS.items()
             }
+        elif self.has_encounters:
+            self.notes.append(f"{run.card.model}: no reference of a known encounter, so that no encounter was left out")
         pairwise = estimate_mean(similarity, identities)
         n_copied = self._n_copied(queries)
         if n_copied:
@@ -247,7 +249,7 @@ class Judge:
         faults = []
         for identity, names in sorted(unanswered.items()):
             has_photos = identity in self.pool.identities
-            what = "no gallery photo outside its reference's encounter" if has_photos else "no readable gallery photo"
+            what = "no gallery photo outside its references' encounters" if has_photos else "no readable gallery photo"
             remedy = "add such photos, or leave these images out"
             faults.append(Fault(f"identity {identity!r}", f"{what} ({len(names)} images, first {names[0]})", remedy))
         raise_if_any(str(run.root), faults)
@@ -311,6 +313,7 @@ class Judge:
                 "query": [q for q, *_ in flat],
                 "rank": [rank for _, rank, *_ in flat],
                 "file_name": [photo.file_name for *_, photo, _ in flat],
+                "image_sha256": [self.files[photo.path].digest for *_, photo, _ in flat],
                 "identity": [photo.identity for *_, photo, _ in flat],
                 "is_relevant": [photo.identity == queries[q].identity for q, _, photo, _ in flat],
                 "similarity": [similarity for *_, similarity in flat],

@@ -15,7 +15,7 @@ from benchmark.judge import Judge, Options
 from benchmark.records import Record
 from benchmark.store import print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
-from galleries.gallery import Gallery, leaked_photos
+from galleries.gallery import Gallery, copied_photos, leaked_photos
 from galleries.image_set import ImageRow, image_digests
 from personalization_runs.run import Run
 
@@ -54,8 +54,12 @@ def evaluate(
     options: Options | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] = print_to_stderr,
+    known_faults: Sequence[Fault] = (),
 ) -> list[Evaluation]:
     """Score runs on a gallery, once per embedder. Anchors are computed before any run is looked at.
+
+    Args:
+        known_faults: of opening gallery and runs: nothing is scored then, but the images' faults are listed too.
 
     Raises:
         Faults: everything wrong with gallery, runs and their images, found before any number exists.
@@ -63,7 +67,8 @@ def evaluate(
     """
     options = options or Options()
     _check_names(runs)
-    raise_if_any("cannot be scored", [f for run in runs for f in below(run.root, run.target_faults(gallery))])
+    if not known_faults:
+        raise_if_any("cannot be scored", [f for run in runs for f in below(run.root, run.target_faults(gallery))])
     sets: list[tuple[Path, Sequence[ImageRow]]] = [
         (gallery.root, gallery.photos),
         *((run.root, run.images) for run in runs),
@@ -72,13 +77,15 @@ def evaluate(
     digests = [files[p.path].digest if p.path in files else None for p in gallery.photos]
     leaks = leaked_photos(gallery.photos, digests)
     faults += below(gallery.root, leaks)
+    copies = copied_photos(gallery.photos, digests)
     leaked = {leak.where for leak in leaks}
     for photo in gallery.photos:
         if photo.file_name in leaked:
             files.pop(photo.path)
-    if faults and not options.skip_broken:
+    if known_faults or (faults and not options.skip_broken):
         # The pixels too, which are otherwise decoded only to be embedded: all faults are listed at once.
-        faults = [*_image_files(sets, decode=True, progress=progress)[1], *below(gallery.root, leaks)]
+        image_faults = _image_files(sets, decode=True, progress=progress)[1]
+        faults = [*known_faults, *image_faults, *below(gallery.root, leaks)]
         raise_if_any("cannot be scored", faults)
     evaluations = []
     for embedder in embedders:
@@ -99,7 +106,7 @@ def evaluate(
                 n_distinct=len({file.digest for file in files.values()}),
                 n_forward_passes=embedded.n_forward_passes,
                 left_out=tuple(str(fault) for fault in left_out),
-                notes=opinion.notes,
+                notes=(*copies, *opinion.notes),
             )
         )
     return evaluations

@@ -27,6 +27,7 @@ PROTOCOL = "1"
 TABLE_COLUMNS = {
     "queries": (
         "file_name",
+        "image_sha256",
         "identity",
         "prompt",
         "reference_file_name",
@@ -35,7 +36,7 @@ TABLE_COLUMNS = {
         "rank_1",
         "map_at_r",
     ),
-    "neighbours": ("query", "rank", "file_name", "identity", "is_relevant", "similarity"),
+    "neighbours": ("query", "rank", "file_name", "image_sha256", "identity", "is_relevant", "similarity"),
 }
 """Columns that readers of a record count on."""
 
@@ -111,6 +112,20 @@ def write_record(record: Record, folder: Path) -> None:
         raise FinerRankError(f"{folder}: cannot be written ({error.strerror}); name another --out") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_other_record(record: Record, folder: Path) -> None:
+    """Scoring a run again may replace its record; nothing else may.
+
+    Raises:
+        FinerRankError: `folder` holds the record of another gallery or of another run of the same name.
+    """
+    if not (folder / "record.json").is_file():
+        return
+    there = read_record(folder).summary
+    for what in ("gallery", "run"):
+        if any(there[what].get(key) != record.summary[what].get(key) for key in ("name", "table_sha256")):
+            raise FinerRankError(f"{folder}: holds the record of another {what}; name another --out")
 
 
 def read_record(folder: Path) -> Record:

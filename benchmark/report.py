@@ -94,7 +94,7 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
     kinds = sorted({record.summary["pairwise_similarity"]["to"] for record in evaluation.records})
     has_encounters = any("with_same_encounter" in record.summary for record in evaluation.records)
     extra = ["retention", *(SIMILARITY_NAMES[kind] for kind in kinds)] if evaluation.records else []
-    extra += ["mAP with the reference's encounter"] if has_encounters else []
+    extra += ["mAP with the references' encounters"] if has_encounters else []
     rows = []
     for name, shown in ANCHOR_NAMES.items():
         anchor = evaluation.anchors.get(name)

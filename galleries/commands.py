@@ -39,7 +39,8 @@ Conditions = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
-        help="Take only rows with COLUMN=VALUE (or COLUMN!=VALUE). Repeatable: values of one column are alternatives.",
+        help="Take only rows with COLUMN=VALUE (several values of one column are alternatives) or COLUMN!=VALUE. "
+        "Repeatable.",
         show_default=False,
     ),
 ]
@@ -182,9 +183,11 @@ def _build(
     from galleries.console import note, progress_bars, say
     from galleries.errors import FinerRankError
     from galleries.gallery import GRANULARITIES, Gallery, GalleryCard
+    from galleries.image_set import refuse_inside
 
     if granularity not in GRANULARITIES:
         raise FinerRankError(f"--granularity {granularity}: unknown; write {' or '.join(GRANULARITIES)}")
+    refuse_inside(out, source)
     card = GalleryCard(name or out.resolve().name, version, granularity)
     with progress_bars() as progress:
         step = progress("checking images", len(found)) if progress else None
@@ -204,15 +207,21 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look for every fault, in the table and in every image. Exit code 2 if there is one."""
+    from dataclasses import asdict
+
     from galleries.console import note, print_json, progress_bars, say
     from galleries.errors import raise_if_any
     from galleries.gallery import Gallery
 
     opened, faults = Gallery.load(gallery)
     with progress_bars() as progress:
-        faults += opened.image_faults(progress("checking images", len(opened.photos)) if progress else None)
+        step = progress("checking images", len(opened.photos)) if progress else None
+        image_faults, image_warnings = opened.look_at_images(step)
+    faults += image_faults
+    if as_json and faults:
+        print_json({"gallery": str(gallery), "faults": [asdict(fault) for fault in faults], "warnings": []})
     raise_if_any(str(gallery), faults)
-    warnings = opened.warnings()
+    warnings = opened.warnings() + image_warnings
     if opened.ignored:
         warnings.append(f"{len(opened.ignored)} files are no images: {', '.join(opened.ignored[:5])}")
     if as_json:

@@ -17,6 +17,7 @@ from galleries.image_set import (
     new_folder,
     read_card,
     read_rows,
+    spaced_labels,
     table_digest,
     values_of,
     write_image_set,
@@ -173,6 +174,7 @@ class Gallery:
             for p in photos
             if p.split and p.split not in SPLITS
         ]
+        faults += [fault for photo in photos for fault in spaced_labels(photo.file_name, values_of(photo))]
         if any(photo.split for photo in photos):
             if n_references:
                 raise FinerRankError(f"{root}: has a split of its own; leave --references out")
@@ -223,7 +225,7 @@ class Gallery:
         by_name = told_apart(found)
         planned, faults = cls._load_found(by_name.values(), card, root, **options)
         contents = {name: image.content for name, image in by_name.items() if image.content is not None}
-        faults += planned.image_faults(step, contents)
+        faults += planned.look_at_images(step, contents)[0]
         raise_if_any(str(root), [*known_faults, *faults])
         rows = [(values_of(photo), by_name[photo.file_name]) for photo in planned.photos]
         with new_folder(out) as folder:
@@ -258,10 +260,14 @@ class Gallery:
 
         return pd.DataFrame([values_of(photo) for photo in self.photos], columns=list(column_names(Photo)))
 
-    def image_faults(
+    def image_faults(self, step: Callable[[int], Any] | None = None) -> list[Fault]:
+        """Every fault that only the image files show. Reads and decodes all of them."""
+        return self.look_at_images(step)[0]
+
+    def look_at_images(
         self, step: Callable[[int], Any] | None = None, contents: Mapping[str, bytes] | None = None
-    ) -> list[Fault]:
-        """Every fault that only the image files show. Reads and decodes all of them.
+    ) -> tuple[list[Fault], list[str]]:
+        """Every fault, and every warning, that only the image files show. Reads and decodes all of them.
 
         Args:
             step: told of each image done.
@@ -277,7 +283,7 @@ class Gallery:
             for photo in self.photos
             if photo.mask_file_name and not _is_file(self.root / photo.mask_file_name)
         ]
-        return faults + leaked_photos(self.photos, digests)
+        return faults + leaked_photos(self.photos, digests), copied_photos(self.photos, digests)
 
     def warnings(self) -> list[str]:
         """What is allowed but makes the scores say less than they seem to."""
@@ -299,6 +305,29 @@ class Gallery:
         if without:
             found.append(f"{len(without)} identities have references but no gallery photo: {', '.join(without[:5])}…")
         return found
+
+
+def copied_photos(photos: Sequence[Photo], digests: Sequence[str | None]) -> list[str]:
+    """Warnings of gallery photos that are there twice: copies tie, contradict each other, or answer themselves."""
+    by_digest: dict[str, list[Photo]] = defaultdict(list)
+    for photo, digest in zip(photos, digests, strict=True):
+        if digest and photo.split != "reference":
+            by_digest[digest].append(photo)
+    sets = [own for own in by_digest.values() if len(own) > 1]
+    contradictory = [own for own in sets if len({photo.identity for photo in own}) > 1]
+    kinds = (
+        (contradictory, "under several identities, which contradict each other"),
+        (
+            [own for own in sets if own not in contradictory],
+            "of one identity, which find each other as held-out photos",
+        ),
+    )
+    return [
+        f"the same bytes {what}: {' = '.join(photo.file_name for photo in found[0])}"
+        + (f", and {len(found) - 1} more such sets" if len(found) > 1 else "")
+        for found, what in kinds
+        if found
+    ]
 
 
 def leaked_photos(photos: Sequence[Photo], digests: Sequence[str | None]) -> list[Fault]:

@@ -90,8 +90,18 @@ def read_rows(
             for label in labels
             if label in table.columns and not cells[label].strip()
         ]
+        faults += spaced_labels(where, cells)
         rows.append((where, make(path=folder / file_name, **{c: cells.get(c, "") for c in columns})))
     return rows, faults
+
+
+def spaced_labels(where: str, values: Mapping[str, str]) -> list[Fault]:
+    """Labels that begin or end with a space, and so are others than they look."""
+    return [
+        Fault(where, f"{label} {value!r} begins or ends with a space", "remove it")
+        for label in ("category", "identity", "split", "encounter")
+        if (value := values.get(label, "")).strip() and value != value.strip()
+    ]
 
 
 def read_card(path: Path, card_type: type[Card], **defaults: Any) -> tuple[Card, list[Fault]]:
@@ -159,6 +169,16 @@ def table_digest(rows: Iterable[ImageRow]) -> str:
     """SHA-256 over the rows, whatever their order in the file."""
     lines = sorted(json.dumps(values_of(row), sort_keys=True, ensure_ascii=False) for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def refuse_inside(out: Path, source: Path) -> None:
+    """A new folder inside the tree that it is made of would be taken for a part of it the next time.
+
+    Raises:
+        FinerRankError: `out` lies inside `source`.
+    """
+    if source.is_dir() and find_metadata(source) is None and out.resolve().is_relative_to(source.resolve()):
+        raise FinerRankError(f"{out}: lies inside {source}, which it is made of; give an --out beside it")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-SUFFIXES = (
+READABLE_SUFFIXES = (
     ".jpg",
     ".jpeg",
     ".jfif",
@@ -49,7 +49,9 @@ FOREIGN_SUFFIXES = (
     ".jxl",
     ".jp2",
 )
-"""Endings of pictures that cannot be read here: reported, since skipping them would lose photos silently."""
+"""Endings of pictures that cannot be read here: found all the same, as passing over them would lose photos silently."""
+
+SUFFIXES = (*READABLE_SUFFIXES, *FOREIGN_SUFFIXES)
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 """Pillow decoders that may touch a file. The others, some of which run external programs, never do."""
@@ -107,7 +109,7 @@ def open_image(content: bytes) -> "Image.Image":
         raise
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
-        raise BadImage("not a readable image", f"save it as JPEG, PNG or WebP ({known} are read)") from None
+        raise BadImage("not a readable image", f"convert it to JPEG, PNG or WebP ({known} are read)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(too_large, "save it smaller, or remove it") from None
     except Exception as error:  # a decoder fed with hostile bytes may raise anything

@@ -77,6 +77,10 @@ def _read_csv(path: Path) -> Table:
         if header is None:
             raise FinerRankError(f"{path}: empty; its first line must name the columns")
         columns = tuple(column.strip() for column in header)
+        for separator, name in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+            if len(columns) == 1 and separator in columns[0]:
+                expected = "tabs" if path.suffix.lower() == ".tsv" else "commas"
+                raise FinerRankError(f"{path}: its columns are separated by {name}; save it with {expected}")
         for number, fields in enumerate((fields for fields in reader if fields), start=1):
             if len(fields) != len(columns):
                 what = f"{len(fields)} fields where the header has {len(columns)} (line {reader.line_num})"

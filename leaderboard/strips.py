@@ -1,14 +1,14 @@
 """Neighbour strips: for a query its reference, the generated image, and the photos ranked nearest to it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.records import Record
 from galleries.errors import FinerRankError, printable
 from galleries.gallery import Gallery, Photo
-from galleries.images import BadImage, decode_image, read_image_bytes
+from galleries.images import BadImage, decode_image, read_image_bytes, sha256_of
 from personalization_runs.run import GeneratedImage, Run
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
             _draw(line[0], gallery.root, reference, f"{kind} of\n{_short(query['identity'])}", NEUTRAL)
         words = query["prompt"] or Path(query["file_name"]).stem
         title = f"generated, AP {query['average_precision']:.2f}\n{_short(words)}"
-        _draw(line[1], run.root, images.get(query["file_name"]), title, "black", query["file_name"])
+        _draw(line[1], run.root, images.get(query["file_name"]), title, "black", query)
         for ax, neighbour in zip(line[2:], neighbours[row], strict=False):
             colour, sign, style = (RIGHT, "✓", "-") if neighbour["is_relevant"] else (WRONG, "✗", "--")
             title = f"{sign} {_short(neighbour['identity'])}\n{neighbour['rank']}: {neighbour['similarity']:.3f}"
             photo = photos.get(neighbour["file_name"])
-            _draw(ax, gallery.root, photo, title, colour, neighbour["file_name"], style)
+            _draw(ax, gallery.root, photo, title, colour, neighbour, style)
     mean = record.summary["scores"]["mAP"]["value"]
     title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}, mAP {mean:.3f}"
     figure.suptitle(_plain(title), fontsize=9)
@@ -99,13 +99,17 @@ def _draw(
     image: Photo | GeneratedImage | None,
     title: str,
     colour: str,
-    file_name: str = "",
+    scored: Mapping[str, Any] | None = None,
     style: str = "-",
 ) -> None:
+    remedy = "name the folders that were evaluated: --gallery, --run"
     if image is None:
-        raise FinerRankError(f"{root}: has no {file_name}; name the folders that were evaluated: --gallery, --run")
+        raise FinerRankError(f"{root}: has no {scored['file_name'] if scored else 'such image'}; {remedy}")
     try:
-        picture = decode_image(read_image_bytes(image.path))
+        content = read_image_bytes(image.path)
+        if scored and sha256_of(content) != scored["image_sha256"]:
+            raise FinerRankError(f"{root}: {image.file_name} is not the picture that was scored; {remedy}")
+        picture = decode_image(content)
     except BadImage as error:
         raise FinerRankError(f"{root}: {image.file_name}: {error}") from None
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

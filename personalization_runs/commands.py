@@ -160,8 +160,10 @@ def _import(
 ) -> str:
     from galleries.console import progress_bars
     from galleries.gallery import Gallery
+    from galleries.image_set import refuse_inside
     from personalization_runs.run import Run, RunCard
 
+    refuse_inside(shown_as or out, source)
     against = Gallery.open(gallery) if gallery else None
     card = RunCard(
         model or out.resolve().name,
@@ -182,6 +184,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look for every fault, in the table and in every image. Exit code 2 if there is one."""
+    from dataclasses import asdict
+
     from galleries.console import print_json, progress_bars, say
     from galleries.errors import raise_if_any
     from galleries.gallery import Gallery
@@ -191,6 +195,8 @@ def check(
     faults += opened.target_faults(Gallery.open(gallery)) if gallery else []
     with progress_bars() as progress:
         faults += opened.image_faults(progress("checking images", len(opened.images)) if progress else None)
+    if as_json and faults:
+        print_json({"run": str(run), "faults": [asdict(fault) for fault in faults]})
     raise_if_any(str(run), faults)
     if as_json:
         print_json({"run": str(run), "faults": []})

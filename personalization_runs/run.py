@@ -139,6 +139,7 @@ class Run:
     @classmethod
     def _load_table(cls, root: Path) -> "tuple[Run, list[Fault]]":
         card, faults = read_card(root / CARD_NAME, RunCard, model=root.resolve().name)
+        faults += _misspelt_method(card)
         is_class_only = card.method == CLASS_ONLY
         required = ("file_name",) if is_class_only else ("file_name", "identity")
         rows, row_faults = read_rows(root, GeneratedImage, required, labels=() if is_class_only else ("identity",))
@@ -148,7 +149,7 @@ class Run:
     @classmethod
     def _load_found(cls, found: Iterable[Found], card: RunCard, root: Path) -> "tuple[Run, list[Fault]]":
         columns = set(column_names(GeneratedImage)) - {"file_name"}
-        images, faults = [], []
+        images, faults = [], _misspelt_method(card)
         for image in found:
             values = {key: value for key, value in image.values.items() if key in columns}
             images.append(GeneratedImage(image.name, path=image.path, **values))
@@ -290,6 +291,13 @@ class Run:
             reference = references.get(image.reference_file_name)
             queries += [Query(image, identity, gallery.category_of[identity], reference) for identity in asked]
         return tuple(queries)
+
+
+def _misspelt_method(card: RunCard) -> list[Fault]:
+    """Another spelling of class-only would make an anchor an ordinary run."""
+    if card.method != CLASS_ONLY and card.method.lower().replace("_", "-").replace(" ", "-") == CLASS_ONLY:
+        return [Fault("method", f"{card.method!r}", f"{CLASS_ONLY!r} is meant? Write it so")]
+    return []
 
 
 def _sorted(images: Iterable[GeneratedImage]) -> tuple[GeneratedImage, ...]:

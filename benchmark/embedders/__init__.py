@@ -138,7 +138,7 @@ def load_embedder(
     full = ALIASES.get(spec, spec)
     family, colon, rest = full.partition(":")
     if not colon or family not in FAMILIES:
-        known = [*ALIASES, *(f"{family}:" for family in FAMILIES)]
+        known = [*(alias for alias in ALIASES if alias not in FAMILIES), *(f"{family}:" for family in FAMILIES)]
         near = get_close_matches(spec, known, n=1)
         hint = f"{near[0]!r} is meant? " if near else ""
         raise FinerRankError(f"{spec}: no such embedder; {hint}known: {', '.join(known)} (family:model[@weights file])")

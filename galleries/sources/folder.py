@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from galleries.errors import Fault, FinerRankError
-from galleries.images import FOREIGN_SUFFIXES, SUFFIXES
+from galleries.images import READABLE_SUFFIXES, SUFFIXES
 from galleries.sources import Found
 from galleries.tables import is_utf8
 
@@ -24,7 +24,7 @@ class Tree:
 def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = True) -> Tree:
     """All images below `root`, labelled by their folders.
 
-    Faults: images outside any identity, too deep, at two depths, or of formats that cannot be read.
+    Faults: images outside any identity, too deep, or at two depths.
 
     Args:
         splits: folder names below an identity that say which split its images belong to.
@@ -42,9 +42,6 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
         name = path.relative_to(root).as_posix()
         if not is_utf8(name):
             faults.append(Fault(name, "file name is not UTF-8", "rename it"))
-            continue
-        if path.suffix.lower() in FOREIGN_SUFFIXES:
-            faults.append(Fault(name, f"{path.suffix} pictures cannot be read", "convert it to JPEG or PNG"))
             continue
         if path.suffix.lower() not in SUFFIXES:
             ignored.append(name)
@@ -71,20 +68,23 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
             )
         )
     if not images and not faults:
-        raise FinerRankError(f"{root}: no image files in its folders; known endings are {' '.join(SUFFIXES)}")
+        raise FinerRankError(f"{root}: no image files in its folders; known endings are {' '.join(READABLE_SUFFIXES)}")
     return Tree(tuple(images), tuple(ignored), tuple(sorted(faults)))
 
 
 def _files_below(root: Path, follow_links: bool) -> list[Path]:
-    """Files below `root` in a fixed order, leaving out hidden ones and folders already visited through a link."""
+    """Files below `root` in a fixed order, leaving out hidden ones, and links to a folder that they lie in."""
     files: list[Path] = []
-    visited: set[str] = set()
     for folder, subfolders, names in os.walk(root, followlinks=follow_links):
-        real = os.path.realpath(folder)
-        if real in visited:
+        if Path(folder) != root and _is_loop(Path(folder), root):
             subfolders.clear()
             continue
-        visited.add(real)
         subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__MACOSX")))
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(files)
+
+
+def _is_loop(folder: Path, root: Path) -> bool:
+    real = os.path.realpath(folder)
+    above = (parent for parent in folder.parents if parent == root or root in parent.parents)
+    return folder.is_symlink() and any(os.path.realpath(parent) == real for parent in above)

@@ -335,7 +335,7 @@ def test_an_identity_whose_photos_are_all_of_the_references_encounter_is_refused
     for number, row in enumerate(rows_of(zoo), start=1):
         if row["identity"] == "rex":
             change_row(zoo, number, encounter="one day")
-    with pytest.raises(Faults, match="identity 'rex': no gallery photo outside its reference's encounter"):
+    with pytest.raises(Faults, match="identity 'rex': no gallery photo outside its references' encounters"):
         judge(zoo, painter, store=tmp_path / "store")
 
 

@@ -35,7 +35,6 @@ HOSTILE_NAMES = (
     "\x1b[31mred",
     "=1+1",
     "'\"`$(reboot)",
-    " blank ",
     "Rex" * 66,
     "犬" * 80,
     "CON",

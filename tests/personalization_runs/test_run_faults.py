@@ -219,7 +219,7 @@ def test_a_class_only_image_without_any_label_is_refused_where_categories_are_se
 
 @pytest.mark.parametrize(
     ("name", "mention"),
-    [("rex/1.heic", "convert it"), ("1.png", "no identity's folder"), ("dog/kit/1.png", "same depth")],
+    [("1.png", "no identity's folder"), ("dog/kit/1.png", "same depth")],
 )
 def test_check_names_what_is_wrong_with_a_tree_of_images(
     tmp_path: Path, refusal: Refusal, name: str, mention: str

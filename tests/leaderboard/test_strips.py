@@ -151,7 +151,7 @@ def test_a_place_that_is_gone_is_named(moved: Scored, refusal: Refusal) -> None:
 def test_an_image_that_is_gone_or_broken_is_named(moved: Scored, tmp_path: Path) -> None:
     out = tmp_path / "strips.png"
     (moved.run / "images" / "rex_0.png").write_bytes(b"broken")
-    with pytest.raises(FinerRankError, match=r"rex_0\.png: not a readable image"):
+    with pytest.raises(FinerRankError, match=r"rex_0\.png is not the picture that was scored"):
         moved.draw(out, [0])
     write_rows(moved.run / "metadata.csv", [row for row in rows_of(moved.run) if "rex_0" not in row["file_name"]])
     with pytest.raises(FinerRankError, match=r"has no images/rex_0\.png; name the folders that were evaluated"):

@@ -15,8 +15,9 @@ from benchmark.judge import Judge, Options
 from benchmark.records import Record
 from benchmark.store import print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
-from galleries.gallery import Gallery, copied_photos, leaked_photos
+from galleries.gallery import Gallery
 from galleries.image_set import ImageRow, image_digests
+from galleries.photo_checks import copied_photos, leaked_photos
 from personalization_runs.run import Run
 
 __all__ = ["Evaluation", "Options", "evaluate"]

@@ -23,6 +23,7 @@ from galleries.image_set import (
     write_image_set,
 )
 from galleries.images import check_file_name
+from galleries.photo_checks import copied_photos, is_bbox, is_file, label_faults, leaked_photos
 from galleries.sources import Found, told_apart
 from galleries.sources.folder import find_in_folder
 from galleries.tables import find_metadata
@@ -146,12 +147,12 @@ class Gallery:
                 what = f"mask_file_name {photo.mask_file_name}: {wrong.replace('file_name ', '')}"
                 faults.append(Fault(where, what, "name a file inside the folder"))
             photos.append(replace(photo, mask_file_name="") if wrong else photo)
-            if photo.bbox and not _is_bbox(photo.bbox):
+            if photo.bbox and not is_bbox(photo.bbox):
                 faults.append(Fault(where, f"bbox {photo.bbox!r}", "write x,y,width,height in pixels"))
         if card.granularity not in GRANULARITIES:
             what = f"granularity {card.granularity!r}"
             faults.append(Fault(CARD_NAME, what, f"write one of {', '.join(GRANULARITIES)}"))
-        return cls(card, _sorted(photos), root), faults + _label_faults(photos)
+        return cls(card, _sorted(photos), root), faults + label_faults(photos)
 
     @classmethod
     def _load_found(
@@ -182,7 +183,7 @@ class Gallery:
         else:
             photos, too_few = _with_seeded_split(photos, n_references, seed)
             faults += too_few
-        return cls(card, _sorted(photos), root), faults + _label_faults(photos)
+        return cls(card, _sorted(photos), root), faults + label_faults(photos)
 
     @classmethod
     def from_found(cls, found: Iterable[Found], card: GalleryCard, root: Path, **options: Any) -> "Gallery":
@@ -281,7 +282,7 @@ class Gallery:
                 "put the file there, or empty the cell",
             )
             for photo in self.photos
-            if photo.mask_file_name and not _is_file(self.root / photo.mask_file_name)
+            if photo.mask_file_name and not is_file(self.root / photo.mask_file_name)
         ]
         return faults + leaked_photos(self.photos, digests), copied_photos(self.photos, digests)
 
@@ -305,43 +306,6 @@ class Gallery:
         if without:
             found.append(f"{len(without)} identities have references but no gallery photo: {', '.join(without[:5])}…")
         return found
-
-
-def copied_photos(photos: Sequence[Photo], digests: Sequence[str | None]) -> list[str]:
-    """Warnings of gallery photos that are there twice: copies tie, contradict each other, or answer themselves."""
-    by_digest: dict[str, list[Photo]] = defaultdict(list)
-    for photo, digest in zip(photos, digests, strict=True):
-        if digest and photo.split != "reference":
-            by_digest[digest].append(photo)
-    sets = [own for own in by_digest.values() if len(own) > 1]
-    contradictory = [own for own in sets if len({photo.identity for photo in own}) > 1]
-    kinds = (
-        (contradictory, "under several identities, which contradict each other"),
-        (
-            [own for own in sets if own not in contradictory],
-            "of one identity, which find each other as held-out photos",
-        ),
-    )
-    return [
-        f"the same bytes {what}: {' = '.join(photo.file_name for photo in found[0])}"
-        + (f", and {len(found) - 1} more such sets" if len(found) > 1 else "")
-        for found, what in kinds
-        if found
-    ]
-
-
-def leaked_photos(photos: Sequence[Photo], digests: Sequence[str | None]) -> list[Fault]:
-    """Gallery photos whose bytes are those of a reference: the generator has seen the answer."""
-    references = {
-        digest: photo.file_name
-        for photo, digest in zip(photos, digests, strict=True)
-        if digest and photo.split == "reference"
-    }
-    return [
-        Fault(photo.file_name, f"same bytes as the reference {references[digest]}", "keep one of the two")
-        for photo, digest in zip(photos, digests, strict=True)
-        if digest in references and photo.split != "reference"
-    ]
 
 
 def _photos(found: Iterable[Found], category: str, include: Sequence[str]) -> list[Photo]:
@@ -379,48 +343,6 @@ def _with_seeded_split(photos: Sequence[Photo], n_references: int, seed: int) ->
         own.sort(key=lambda photo: hashlib.sha256(f"{seed}\0{photo.file_name}".encode()).digest())
         split += [replace(p, split="reference" if i < n_references else "gallery") for i, p in enumerate(own)]
     return split, faults
-
-
-def _label_faults(photos: Sequence[Photo]) -> list[Fault]:
-    categories: dict[str, set[str]] = defaultdict(set)
-    splits: dict[str, set[str]] = defaultdict(set)
-    for photo in photos:
-        if photo.category.strip() and photo.identity.strip():
-            categories[photo.identity].add(photo.category)
-        if photo.split:
-            splits[photo.identity].add(photo.split)
-    faults = [
-        Fault(
-            f"identity {identity!r}",
-            f"in {len(of)} categories ({', '.join(sorted(of))})",
-            "an identity belongs to one",
-        )
-        for identity, of in sorted(categories.items())
-        if len(of) > 1
-    ]
-    faults += [
-        Fault(f"identity {identity!r}", "both a distractor and asked for", "give its photos one kind of split")
-        for identity, of in sorted(splits.items())
-        if "distractor" in of and len(of) > 1
-    ]
-    if splits and not any("gallery" in of for of in splits.values()):
-        faults.append(Fault("split", "no photo is in the gallery", "mark photos as gallery"))
-    return faults
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _is_bbox(text: str) -> bool:
-    parts = text.strip("[]() ").split(",")
-    try:
-        return len(parts) == 4 and all(float(part) >= 0 for part in parts)
-    except ValueError:
-        return False
 
 
 def _name_of(root: Path) -> str:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from benchmark.embedders import Embedder
 from benchmark.store import EmbeddingStore, print_to_stderr
-from galleries.errors import Fault, FinerRankError
+from galleries.errors import Fault, FinerRankError, below, raise_if_any
+from galleries.gallery import Gallery, Photo
+from galleries.image_set import ImageRow, image_digests
 from galleries.images import BadImage, decode_image, in_threads, read_image_bytes, sha256_of
 
 Rows = npt.NDArray[np.float32]
@@ -47,6 +49,62 @@ class Embeddings:
     rows: Rows
     n_forward_passes: int
     faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class EmbeddedGallery:
+    """All photos of a gallery with their embeddings.
+
+    Attributes:
+        photos: sorted by file name.
+        rows: `[N, D]` float32, length 1, one per photo.
+        n_forward_passes: see `Embeddings`.
+    """
+
+    photos: tuple[Photo, ...]
+    rows: Rows
+    n_forward_passes: int
+
+
+def embed_gallery(
+    gallery: Gallery,
+    embedder: Embedder,
+    store_root: Path,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = print_to_stderr,
+) -> EmbeddedGallery:
+    """Embed every photo of a gallery.
+
+    Raises:
+        Faults: photos that cannot be used.
+        FinerRankError: see `embed_images`.
+    """
+    files, faults = image_files([(gallery.root, gallery.photos)], decode=False, progress=progress)
+    raise_if_any(str(gallery.root), faults)
+    found = embed_images(
+        list(files.values()), embedder, store_root, batch_size=batch_size, progress=progress, warn=warn
+    )
+    raise_if_any(str(gallery.root), found.faults)
+    rows = found.rows[[found.row_of[files[photo.path].digest] for photo in gallery.photos]]
+    return EmbeddedGallery(gallery.photos, rows, found.n_forward_passes)
+
+
+def image_files(
+    sets: Sequence[tuple[Path, Sequence[ImageRow]]], decode: bool, progress: Progress | None
+) -> tuple[dict[Path, ImageFile], list[Fault]]:
+    """All usable image files of some folders with their digests, and what is wrong with the others."""
+    files: dict[Path, ImageFile] = {}
+    faults: list[Fault] = []
+    step = progress("reading images", sum(len(rows) for _, rows in sets)) if progress else None
+    for root, rows in sets:
+        digests, wrong = image_digests(rows, decode, step)
+        faults += below(root, wrong)
+        for row, digest in zip(rows, digests, strict=True):
+            if digest:
+                files[row.path] = ImageFile(f"{root}: {row.file_name}", row.path, digest)
+    return files, faults
 
 
 def embed_images(

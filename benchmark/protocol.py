@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.aggregates import Aggregate
-from benchmark.embed import ImageFile, Progress, embed_images
+from benchmark.embed import Progress, embed_images, image_files
 from benchmark.embedders import Embedder
 from benchmark.judge import Judge, Options
 from benchmark.records import Record
 from benchmark.store import print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery
-from galleries.image_set import ImageRow, image_digests
+from galleries.image_set import ImageRow
 from galleries.photo_checks import copied_photos, leaked_photos
 from personalization_runs.run import Run
 
@@ -74,7 +74,7 @@ def evaluate(
         (gallery.root, gallery.photos),
         *((run.root, run.images) for run in runs),
     ]
-    files, faults = _image_files(sets, decode=False, progress=progress)
+    files, faults = image_files(sets, decode=False, progress=progress)
     digests = [files[p.path].digest if p.path in files else None for p in gallery.photos]
     leaks = leaked_photos(gallery.photos, digests)
     faults += below(gallery.root, leaks)
@@ -85,7 +85,7 @@ def evaluate(
             files.pop(photo.path)
     if known_faults or (faults and not options.skip_broken):
         # The pixels too, which are otherwise decoded only to be embedded: all faults are listed at once.
-        image_faults = _image_files(sets, decode=True, progress=progress)[1]
+        image_faults = image_files(sets, decode=True, progress=progress)[1]
         faults = [*known_faults, *image_faults, *below(gallery.root, leaks)]
         raise_if_any("cannot be scored", faults)
     evaluations = []
@@ -119,19 +119,3 @@ def _check_names(runs: Sequence[Run]) -> None:
         if names.count(name) > 1:
             places = ", ".join(str(run.root) for run in runs if run.card.model == name)
             raise FinerRankError(f"two runs are named {name!r} ({places}); give each its own model name in run.toml")
-
-
-def _image_files(
-    sets: Sequence[tuple[Path, Sequence[ImageRow]]], decode: bool, progress: Progress | None
-) -> tuple[dict[Path, ImageFile], list[Fault]]:
-    """All usable image files with their digests, and what is wrong with the others."""
-    files: dict[Path, ImageFile] = {}
-    faults: list[Fault] = []
-    step = progress("reading images", sum(len(rows) for _, rows in sets)) if progress else None
-    for root, rows in sets:
-        digests, wrong = image_digests(rows, decode, step)
-        faults += below(root, wrong)
-        for row, digest in zip(rows, digests, strict=True):
-            if digest:
-                files[row.path] = ImageFile(f"{root}: {row.file_name}", row.path, digest)
-    return files, faults

@@ -2,13 +2,19 @@
 
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
 import typer
 
+import benchmark.ablation_commands
 import benchmark.commands
+import benchmark.gallery_commands
 import galleries.commands
 import leaderboard.commands
 import personalization_runs.commands
+
+if TYPE_CHECKING:
+    from galleries.leaks import Alike
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,11 +24,25 @@ app = typer.Typer(
     "scored by retrieval mAP.\n\n"
     "Start: finer-rank gallery check PHOTOS, then finer-rank evaluate --gallery PHOTOS --run IMAGES --embedder dinov2",
 )
+galleries.commands.app.add_typer(benchmark.gallery_commands.app)
 app.add_typer(galleries.commands.app, name="gallery")
 app.add_typer(personalization_runs.commands.app, name="run")
 app.add_typer(personalization_runs.commands.demo_app)
 app.add_typer(benchmark.commands.app)
+app.add_typer(benchmark.ablation_commands.app)
 app.add_typer(leaderboard.commands.app)
+
+
+@app.callback()
+def connect(ctx: typer.Context) -> None:
+    # Galleries know no embedders; those that the leak gate may ask are handed down.
+    ctx.obj = _alike
+
+
+def _alike(embedder: str, near: float | None) -> "Alike":
+    from benchmark.alike import alike_photos
+
+    return alike_photos(embedder, near)
 
 
 def main() -> None:

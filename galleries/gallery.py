@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.image_set import (
+    checked_mask,
     column_names,
-    image_digests,
+    missing_masks,
     new_folder,
     read_card,
     read_rows,
@@ -22,14 +23,15 @@ from galleries.image_set import (
     values_of,
     write_image_set,
 )
-from galleries.images import check_file_name
-from galleries.photo_checks import copied_photos, is_bbox, is_file, label_faults, leaked_photos
+from galleries.photo_checks import is_bbox, label_faults, shape_warnings
 from galleries.sources import Found, told_apart
 from galleries.sources.folder import find_in_folder
 from galleries.tables import find_metadata
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from galleries.leaks import Alike, Inspection, Leak, Progress
 
 SPLITS = ("reference", "gallery", "distractor")
 GRANULARITIES = ("instance", "category")
@@ -67,7 +69,14 @@ class Photo:
 
 @dataclass(frozen=True)
 class GalleryCard:
-    """What `gallery.toml` says of a gallery."""
+    """What `gallery.toml` says of a gallery.
+
+    Attributes:
+        thumbnails: whether small copies of the photos may be shown in public: `yes`, `no`, or under which condition.
+        leaks: what the leak gate found when the gallery was built, and what became of it.
+        distractors: how distractors were chosen that were added from another gallery, and by which encoder.
+        mask_source: what drew the masks: a program with its version, or a person.
+    """
 
     name: str
     version: str = "1"
@@ -76,6 +85,10 @@ class GalleryCard:
     licence: str = ""
     source: str = ""
     citation: str = ""
+    thumbnails: str = ""
+    leaks: str = ""
+    distractors: str = ""
+    mask_source: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,11 +155,9 @@ class Gallery:
         for where, photo in rows:
             if photo.split and photo.split not in SPLITS:
                 faults.append(Fault(where, f"split is {photo.split!r}", f"write one of {', '.join(SPLITS)}"))
-            wrong = check_file_name(photo.mask_file_name) if photo.mask_file_name else None
-            if wrong:
-                what = f"mask_file_name {photo.mask_file_name}: {wrong.replace('file_name ', '')}"
-                faults.append(Fault(where, what, "name a file inside the folder"))
-            photos.append(replace(photo, mask_file_name="") if wrong else photo)
+            photo, wrong = checked_mask(where, photo)
+            faults += wrong
+            photos.append(photo)
             if photo.bbox and not is_bbox(photo.bbox):
                 faults.append(Fault(where, f"bbox {photo.bbox!r}", "write x,y,width,height in pixels"))
         if card.granularity not in GRANULARITIES:
@@ -212,23 +223,33 @@ class Gallery:
         *,
         known_faults: Sequence[Fault] = (),
         symlink: bool = False,
-        step: Callable[[int], Any] | None = None,
+        leaks: str = "refuse",
+        progress: "Progress | None" = None,
+        alike: "Alike | None" = None,
+        report: "Callable[[Inspection], object] | None" = None,
         **options: Any,
     ) -> "Gallery":
         """Write what a source found as a gallery folder, and open it. `options` are those of `from_found`.
 
         Args:
             known_faults: what the source itself complained of.
+            leaks: what to do with photos that repeat a reference: `refuse`, `drop` them, or `keep` them; the card says.
+            alike: an encoder's opinion of which photos are close, see `galleries.leaks`.
+            report: told what the images showed, before anything is raised.
 
         Raises:
-            Faults: every fault of source, labels and images; nothing is written then.
+            Faults: every fault of source, labels and images, and every leak; nothing is written then.
         """
         by_name = told_apart(found)
         planned, faults = cls._load_found(by_name.values(), card, root, **options)
         contents = {name: image.content for name, image in by_name.items() if image.content is not None}
-        faults += planned.look_at_images(step, contents)[0]
-        raise_if_any(str(root), [*known_faults, *faults])
-        rows = [(values_of(photo), by_name[photo.file_name]) for photo in planned.photos]
+        inspection = planned.inspect(contents, progress, alike)
+        if report:
+            report(inspection)
+        refused = [leak.fault for leak in inspection.leaks] if leaks == "refuse" else []
+        raise_if_any(str(root), [*known_faults, *faults, *inspection.faults, *refused])
+        card, photos = _passed(card, planned.photos, inspection.leaks, leaks)
+        rows = [(values_of(photo), by_name[photo.file_name]) for photo in photos]
         with new_folder(out) as folder:
             write_image_set(folder, CARD_NAME, card, Photo, rows, symlink)
         return cls.open(out)
@@ -252,8 +273,8 @@ class Gallery:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the table's rows, whatever their order on disk."""
-        return table_digest(self.photos)
+        """SHA-256 over the table's rows, whatever their order on disk. Masks label nothing: they do not move it."""
+        return table_digest(replace(photo, mask_file_name="") for photo in self.photos)
 
     def table(self) -> "pd.DataFrame":
         """The table as a new frame, a row per photo."""
@@ -261,51 +282,30 @@ class Gallery:
 
         return pd.DataFrame([values_of(photo) for photo in self.photos], columns=list(column_names(Photo)))
 
-    def image_faults(self, step: Callable[[int], Any] | None = None) -> list[Fault]:
-        """Every fault that only the image files show. Reads and decodes all of them."""
-        return self.look_at_images(step)[0]
+    def image_faults(self) -> list[Fault]:
+        """Every fault that only the image files show, leaks among them. Reads and decodes all of them."""
+        inspection = self.inspect()
+        return [*inspection.faults, *(leak.fault for leak in inspection.leaks)]
 
-    def look_at_images(
-        self, step: Callable[[int], Any] | None = None, contents: Mapping[str, bytes] | None = None
-    ) -> tuple[list[Fault], list[str]]:
-        """Every fault, and every warning, that only the image files show. Reads and decodes all of them.
+    def inspect(
+        self,
+        contents: Mapping[str, bytes] | None = None,
+        progress: "Progress | None" = None,
+        alike: "Alike | None" = None,
+    ) -> "Inspection":
+        """What the images show: faults, leaks, near-duplicates. See `galleries.leaks.inspect_photos`."""
+        from galleries.leaks import inspect_photos
 
-        Args:
-            step: told of each image done.
-            contents: file name → bytes, of photos that are not files yet.
-        """
-        digests, faults = image_digests(self.photos, True, step, contents)
-        faults += [
-            Fault(
-                photo.mask_file_name,
-                f"no such mask, named by {photo.file_name}",
-                "put the file there, or empty the cell",
-            )
-            for photo in self.photos
-            if photo.mask_file_name and not is_file(self.root / photo.mask_file_name)
-        ]
-        return faults + leaked_photos(self.photos, digests), copied_photos(self.photos, digests)
+        inspection = inspect_photos(self.photos, contents=contents, progress=progress, alike=alike)
+        return replace(inspection, faults=(*inspection.faults, *self.missing_masks()))
+
+    def missing_masks(self) -> list[Fault]:
+        """Masks that the table names and that are not there."""
+        return missing_masks(self.photos, self.root)
 
     def warnings(self) -> list[str]:
         """What is allowed but makes the scores say less than they seem to."""
-        found = []
-        photos_of: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for photo in self.split("gallery"):
-            photos_of[photo.category][photo.identity] += 1
-        for category, identities in photos_of.items():
-            n_others = sum(photo.category == category for photo in self.split("distractor"))
-            if len(identities) == 1 and not n_others:
-                found.append(f"category {category!r} has one identity: every ranking is perfect, AUC is undefined")
-            single = [identity for identity, n in identities.items() if n == 1]
-            if single:
-                found.append(
-                    f"category {category!r}: {len(single)} identities have a single gallery photo "
-                    f"({', '.join(sorted(single)[:5])}…): no held-out anchor for them"
-                )
-        without = sorted(set(self.references) - {photo.identity for photo in self.split("gallery")})
-        if without:
-            found.append(f"{len(without)} identities have references but no gallery photo: {', '.join(without[:5])}…")
-        return found
+        return shape_warnings(self.photos)
 
 
 def _photos(found: Iterable[Found], category: str, include: Sequence[str]) -> list[Photo]:
@@ -319,6 +319,23 @@ def _photos(found: Iterable[Found], category: str, include: Sequence[str]) -> li
         values = {"identity": "", "split": "", "source_id": image.name, **values}
         photos.append(Photo(file_name=image.name, category=own_category, path=image.path, **values))
     return photos
+
+
+def _passed(
+    card: GalleryCard, photos: tuple[Photo, ...], leaks: Sequence["Leak"], policy: str
+) -> tuple[GalleryCard, tuple[Photo, ...]]:
+    """Card and photos after the leak gate."""
+    from galleries.leaks import summary_of
+
+    leaked = {leak.photo for leak in leaks}
+    if not leaked:
+        has_sides = any(photo.split == "reference" for photo in photos)
+        return replace(card, leaks="none found" if has_sides else ""), photos
+    if policy == "keep":
+        return replace(card, leaks=f"kept {summary_of(leaks)}"), photos
+    left = tuple(photo for photo in photos if photo.file_name not in leaked)
+    raise_if_any(card.name, label_faults(left))
+    return replace(card, leaks=f"dropped {summary_of(leaks)}"), left
 
 
 def _sorted(photos: Iterable[Photo]) -> tuple[Photo, ...]:

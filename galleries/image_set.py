@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from galleries.errors import Fault, FinerRankError
 from galleries.images import check_file_name, image_fault, in_threads
+from galleries.photo_checks import is_file
 from galleries.sources import Found
 from galleries.tables import column_faults, find_metadata, read_table, write_csv
 
@@ -30,6 +31,8 @@ class ImageRow(Protocol):
 
     @property
     def file_name(self) -> str: ...
+    @property
+    def mask_file_name(self) -> str: ...
     @property
     def path(self) -> Path: ...
 
@@ -95,11 +98,30 @@ def read_rows(
     return rows, faults
 
 
+def checked_mask(where: str, row: Row) -> tuple[Row, list[Fault]]:
+    """A row without its mask's name where that leaves the folder, and the fault."""
+    wrong = check_file_name(row.mask_file_name) if row.mask_file_name else None
+    if not wrong:
+        return row, []
+    what = f"mask_file_name {row.mask_file_name}: {wrong.replace('file_name ', '')}"
+    return dataclasses.replace(row, mask_file_name=""), [Fault(where, what, "name a file inside the folder")]
+
+
+def missing_masks(rows: Iterable[ImageRow], root: Path) -> list[Fault]:
+    """Masks that rows name and that are not there."""
+    remedy = "put the file there, or empty the cell"
+    return [
+        Fault(row.mask_file_name, f"no such mask, named by {row.file_name}", remedy)
+        for row in rows
+        if row.mask_file_name and not is_file(root / row.mask_file_name)
+    ]
+
+
 def spaced_labels(where: str, values: Mapping[str, str]) -> list[Fault]:
     """Labels that begin or end with a space, and so are others than they look."""
     return [
         Fault(where, f"{label} {value!r} begins or ends with a space", "remove it")
-        for label in ("category", "identity", "split", "encounter")
+        for label in ("category", "identity", "split", "encounter", "viewpoint")
         if (value := values.get(label, "")).strip() and value != value.strip()
     ]
 
@@ -165,9 +187,12 @@ def image_digests(
     return digests, faults
 
 
-def table_digest(rows: Iterable[ImageRow]) -> str:
-    """SHA-256 over the rows, whatever their order in the file."""
-    lines = sorted(json.dumps(values_of(row), sort_keys=True, ensure_ascii=False) for row in rows)
+def table_digest(rows: Iterable[ImageRow], without: Sequence[str] = ()) -> str:
+    """SHA-256 over the rows, whatever their order in the file; columns `without` do not count."""
+    lines = sorted(
+        json.dumps({k: v for k, v in values_of(row).items() if k not in without}, sort_keys=True, ensure_ascii=False)
+        for row in rows
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -176,7 +176,8 @@ def _averaging(start: float, end: float) -> Floats:
     pixels = np.arange(THUMBNAIL_PX)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     weights = np.clip(overlap, 0, None)
-    return weights / weights.sum(axis=1, keepdims=True)
+    averaging: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return averaging
 
 
 def _window_rows(thumb: Grey) -> npt.NDArray[np.float32]:

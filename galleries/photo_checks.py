@@ -1,6 +1,6 @@
 """What can be wrong with the photos of a gallery, taken together."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,39 @@ def label_faults(photos: Sequence["Photo"]) -> list[Fault]:
     if splits and not any("gallery" in of for of in splits.values()):
         faults.append(Fault("split", "no photo is in the gallery", "mark photos as gallery"))
     return faults
+
+
+def shape_warnings(photos: Sequence["Photo"]) -> list[str]:
+    """What the numbers of photos allow, but makes the scores say less than they seem to."""
+    found = []
+    photos_of: dict[str, Counter[str]] = defaultdict(Counter)
+    for photo in photos:
+        if photo.split == "gallery":
+            photos_of[photo.category][photo.identity] += 1
+    crowded = {photo.category for photo in photos if photo.split == "distractor"}
+    alone = [category for category, own in photos_of.items() if len(own) == 1 and category not in crowded]
+    if alone:
+        found.append(f"{_categories(alone)} one identity: every ranking there is perfect, AUC is undefined")
+    single = [identity for own in photos_of.values() for identity, n in own.items() if n == 1]
+    if single:
+        found.append(f"{_identities(single)} a single gallery photo: no held-out anchor for them")
+    shown = {identity for own in photos_of.values() for identity in own}
+    without = sorted({photo.identity for photo in photos if photo.split == "reference"} - shown)
+    if without:
+        found.append(f"{_identities(without)} references but no gallery photo")
+    return found
+
+
+def _categories(names: Sequence[str]) -> str:
+    return f"category {names[0]!r} has" if len(names) == 1 else f"{len(names)} categories ({_first(names)}) have"
+
+
+def _identities(names: Sequence[str]) -> str:
+    return f"identity {names[0]!r} has" if len(names) == 1 else f"{len(names)} identities ({_first(names)}) have"
+
+
+def _first(names: Sequence[str], n: int = 5) -> str:
+    return ", ".join(sorted(names)[:n]) + (", …" if len(names) > n else "")
 
 
 def is_file(path: Path) -> bool:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from galleries.commands import AsJson, Columns, Conditions, Constants, Images, Out
+from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
 from galleries.errors import printable
+from galleries.mask_command import add_mask_command
 
 app = typer.Typer(no_args_is_help=True, help="Import, check and look at runs: the images that one model made.")
 import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")
@@ -225,6 +226,16 @@ def show(
     print_table(f"{opened.card.model} {opened.card.method}".strip(), ["identity", "images"], rows)
     say(f"{_summary(opened)}; table SHA-256 {opened.digest}")
 
+
+def _open_run(folder: Path) -> Any:
+    from galleries.masks import Unmasked
+    from personalization_runs.run import CARD_NAME, Run
+
+    run = Run.open(folder)
+    return Unmasked(run.root, CARD_NAME, run.images, run.card.mask_source)
+
+
+add_mask_command(app, "run", _open_run)
 
 demo_app = typer.Typer()
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import (
+    checked_mask,
     column_names,
     image_digests,
+    missing_masks,
     new_folder,
     read_card,
     read_rows,
@@ -43,6 +45,7 @@ class GeneratedImage:
         identity: whom it should show. Only an image of a class-only run may leave it out: it is then asked
             for every identity of its category.
         reference_file_name: the gallery's reference photo that it was made from (its file name or source id).
+        mask_file_name: mask of the subject, relative to the run.
         path: the file; not part of the table.
     """
 
@@ -53,12 +56,17 @@ class GeneratedImage:
     prompt_id: str = ""
     reference_file_name: str = ""
     seed: str = ""
+    mask_file_name: str = ""
     path: Path = field(default=Path(), compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)
 class RunCard:
-    """What `run.toml` says of a run."""
+    """What `run.toml` says of a run.
+
+    Attributes:
+        mask_source: what drew the masks: a program with its version, or a person.
+    """
 
     model: str
     authors: str = ""
@@ -67,6 +75,7 @@ class RunCard:
     base_model: str = ""
     gallery: str = ""
     gallery_version: str = ""
+    mask_source: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -143,8 +152,13 @@ class Run:
         is_class_only = card.method == CLASS_ONLY
         required = ("file_name",) if is_class_only else ("file_name", "identity")
         rows, row_faults = read_rows(root, GeneratedImage, required, labels=() if is_class_only else ("identity",))
-        images = [image for _, image in rows]
-        return cls(card, _sorted(images), root), [*faults, *row_faults, *_links_outside(images, root)]
+        faults += row_faults
+        images = []
+        for where, image in rows:
+            image, wrong = checked_mask(where, image)
+            faults += wrong
+            images.append(image)
+        return cls(card, _sorted(images), root), [*faults, *_links_outside(images, root)]
 
     @classmethod
     def _load_found(cls, found: Iterable[Found], card: RunCard, root: Path) -> "tuple[Run, list[Fault]]":
@@ -207,8 +221,8 @@ class Run:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the table's rows, whatever their order on disk."""
-        return table_digest(self.images)
+        """SHA-256 over the table's rows, whatever their order on disk. Masks label nothing: they do not move it."""
+        return table_digest(self.images, without=("mask_file_name",))
 
     def table(self) -> "pd.DataFrame":
         """The table as a new frame, a row per image."""
@@ -220,7 +234,7 @@ class Run:
         self, step: Callable[[int], Any] | None = None, contents: Mapping[str, bytes] | None = None
     ) -> list[Fault]:
         """Every fault that only the image files show. Reads and decodes all of them; see `Gallery.image_faults`."""
-        return image_digests(self.images, True, step, contents)[1]
+        return [*image_digests(self.images, True, step, contents)[1], *missing_masks(self.images, self.root)]
 
     def target_faults(self, gallery: Gallery) -> list[Fault]:
         """Images that ask for somebody whom the gallery cannot answer for."""
@@ -311,8 +325,10 @@ def _by_either_name(photos: Sequence[Photo]) -> dict[str, Photo]:
 
 def _links_outside(images: Sequence[GeneratedImage], root: Path) -> list[Fault]:
     inside = root.resolve()
+    named = [(image.file_name, image.path) for image in images]
+    named += [(image.mask_file_name, root / image.mask_file_name) for image in images if image.mask_file_name]
     return [
-        Fault(image.file_name, "is a link that leaves the folder", "put the image itself there")
-        for image in images
-        if not Path(os.path.realpath(image.path)).is_relative_to(inside)
+        Fault(name, "is a link that leaves the folder", "put the image itself there")
+        for name, path in named
+        if not Path(os.path.realpath(path)).is_relative_to(inside)
     ]

@@ -123,8 +123,14 @@ def find_in_table(
                 faults.append(Fault(table.where(i), f"{given} lies outside {images}", "name its folder with --images"))
                 continue
             name = labelled_name(values, path.name)
-        if values.get("mask_file_name"):
-            values["mask_file_name"] = str(resolve_image(values["mask_file_name"], images)[0])
+        mask = values.get("mask_file_name", "")
+        if mask:
+            mask_path, mask_name = (None, None) if "\0" in mask else resolve_image(mask, images)
+            if mask_path is None or (mask_name is None and inside_only):
+                what = f"mask_file_name {mask} lies outside {images}"
+                faults.append(Fault(table.where(i), what, "name a file inside the folder, or empty the cell"))
+                continue
+            values["mask_file_name"] = str(mask_path)
         found.append((Found(table.where(i), name, path, values), row))
     if not found and not faults:
         raise FinerRankError(f"{table.path}: no row is left; loosen the conditions")

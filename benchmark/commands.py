@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from galleries.commands import AsJson
+from galleries.options import AsJson
 
 app = typer.Typer()
 
@@ -46,6 +46,22 @@ def evaluate(
         str | None,
         typer.Option(help="bilinear, bicubic, lanczos or nearest. With --resize or --size: bicubic."),
     ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Part of each picture to score: full (the default), subject or background, cut along the masks that "
+            "gallery and runs name in their column mask_file_name. Repeatable: full and background together also say "
+            "how much the background alone explains.",
+            show_default=False,
+        ),
+    ] = None,
+    same_viewpoint: Annotated[
+        bool,
+        typer.Option(
+            help="For identities marked by side: photos of the right identity that are known to show it from a side "
+            "which the query's references do not show are left out of its ranking.",
+        ),
+    ] = False,
     precision: Annotated[str, typer.Option(help="fp32 or bf16; recorded.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_size: Annotated[
@@ -64,11 +80,13 @@ def evaluate(
 
     Example: finer-rank evaluate --gallery pets --run runs/ip_adapter --embedder dinov2 --out records
     """
+    from benchmark.dependence import background_dependence
     from benchmark.embedders import load_embedder
     from benchmark.protocol import Options
     from benchmark.protocol import evaluate as evaluate_runs
     from benchmark.records import refuse_other_record, write_record
-    from benchmark.report import evaluations_as_json, print_evaluation
+    from benchmark.regions import FULL, REGIONS
+    from benchmark.report import evaluations_as_json, print_background_dependence, print_evaluation
     from benchmark.store import default_store
     from galleries.console import note, print_json, progress_bars
     from galleries.errors import FinerRankError, below
@@ -80,6 +98,10 @@ def evaluate(
     _one_of("--by", by or None, ("identity", "category"))
     if len(set(embedder)) < len(embedder):
         raise FinerRankError("--embedder: one is named twice; name each once")
+    asked = region or [FULL]
+    for name in asked:
+        _one_of("--region", name, REGIONS)
+    regions = tuple(name for name in REGIONS if name in asked)
     root = store or default_store()
     embedders = [
         load_embedder(
@@ -100,32 +122,42 @@ def evaluate(
         opened_run, wrong = Run.load(path)
         runs.append(opened_run)
         faults += below(opened_run.root, wrong)
-    options = Options(neighbours, skip_broken, batch_size)
+    options = Options(neighbours, skip_broken, batch_size, regions=regions, same_viewpoint=same_viewpoint)
     with progress_bars() as progress:
         evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note, faults)
-    folders: dict[tuple[str, str], str] = {}
+    dependences = background_dependence(evaluations)
+    folders: dict[tuple[str, str, str], str] = {}
     if out is not None:
         records = [(e.embedder, record, out / _record_name(record)) for e in evaluations for record in e.records]
         for _, record, folder in records:
             refuse_other_record(record, folder)
         for spec, record, folder in records:
             write_record(record, folder)
-            folders[record.name, spec] = str(folder)
+            folders[record.name, spec, record.region] = str(folder)
     if as_json:
-        print_json(evaluations_as_json(evaluations, folders))
+        print_json(evaluations_as_json(evaluations, folders, dependences))
     else:
         for evaluation in evaluations:
             print_evaluation(opened.card.name, evaluation, by)
+        for dependence in dependences:
+            print_background_dependence(opened.card.name, dependence)
+    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
+        note(f"left out: {line}")
+    notes = [*opened.warnings(), *(remark for evaluation in evaluations for remark in evaluation.notes)]
+    if dependences:
+        notes.append(
+            "background dependence: mAP of the background alone relative to that of the full picture, both above "
+            "chance; it is not a share, subject and background can each suffice"
+        )
+    for remark in dict.fromkeys(notes):
+        note(f"note: {remark}")
     for evaluation in evaluations:
-        for line in evaluation.left_out:
-            note(f"left out: {line}")
-        for remark in dict.fromkeys([*opened.warnings(), *evaluation.notes]):
-            note(f"note: {remark}")
+        of_region = "" if evaluation.region == FULL else f", {evaluation.region} only"
         if evaluation.left_out:
-            note(f"{len(evaluation.left_out)} broken images were left out of every number")
+            note(f"{evaluation.n_left_out} broken images were left out of every number{of_region}")
         note(
             f"{evaluation.n_images} images, {evaluation.n_distinct} distinct, "
-            f"{evaluation.n_forward_passes} forward passes of {evaluation.embedder}"
+            f"{evaluation.n_forward_passes} forward passes of {evaluation.embedder}{of_region}"
         )
     if folders:
         note(f"records: {out}")
@@ -149,13 +181,18 @@ def _run_folders(path: Path) -> list[Path]:
 
 
 def _record_name(record: Any) -> str:
+    from benchmark.records import ALL
+    from benchmark.regions import FULL
     from galleries.images import sha256_of
 
     spec = _as_file_name(record.embedder.partition("@")[0])
     name = _as_file_name(record.name)
     if name != record.name:  # other names may come to the same
         name += f"-{sha256_of(record.name.encode())[:6]}"
-    return f"{name}--{spec}--{record.summary['embedder']['fingerprint'][:8]}"
+    parts = [name, spec, record.summary["embedder"]["fingerprint"][:8]]
+    parts += [record.region] if record.region != FULL else []
+    parts += [_as_file_name(record.positives.replace(" ", "-"))] if record.positives != ALL else []
+    return "--".join(parts)
 
 
 def _as_file_name(text: str) -> str:
@@ -167,6 +204,9 @@ def _as_file_name(text: str) -> str:
 def compare(
     record: Annotated[list[Path], typer.Argument(help="Record folders, or a folder of them.")],
     metric: Annotated[str, typer.Option(help="mAP, AUC, rank_1 or MAP@R.")] = "mAP",
+    region: Annotated[
+        str, typer.Option(help="Only records of this region: full, subject or background.", show_default=False)
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Compare runs pair by pair over the identities that both were asked for.
@@ -176,7 +216,8 @@ def compare(
     """
     from dataclasses import asdict
 
-    from benchmark.records import JUDGED_BY, find_records, read_record
+    from benchmark.records import ALL, JUDGED_BY, find_records, read_record
+    from benchmark.regions import FULL, REGIONS
     from benchmark.report import number, p_value
     from benchmark.statistics import compare_paired
     from galleries.console import note, print_json, print_table
@@ -184,14 +225,21 @@ def compare(
 
     column = {"mAP": "average_precision", "AUC": "auc", "rank_1": "rank_1", "MAP@R": "map_at_r"}
     _one_of("--metric", metric, tuple(column))
-    folders = find_records(record)
-    records = [read_record(folder) for folder in folders]
+    _one_of("--region", region or None, REGIONS)
+    found = [(folder, read_record(folder)) for folder in find_records(record)]
+    of_region = [(folder, each) for folder, each in found if region in ("", each.region)]
+    if not of_region:
+        raise FinerRankError(f"--region {region}: no such record; leave it out, or evaluate --region {region} first")
+    folders, records = [folder for folder, _ in of_region], [each for _, each in of_region]
     if len(records) < 2:
         raise FinerRankError(f"{folders[0]}: nothing to compare it with; name two records or more")
     for other, folder in zip(records[1:], folders[1:], strict=True):
         for what, its, first in zip(JUDGED_BY, other.judged_by, records[0].judged_by, strict=True):
             if its != first:
-                raise FinerRankError(f"{folder}: another {what} than {folders[0]}; their scores cannot be compared")
+                remedy = "; choose one with --region" if what == "region" else ""
+                raise FinerRankError(
+                    f"{folder}: another {what} than {folders[0]}; their scores cannot be compared{remedy}"
+                )
     names = [r.name for r in records]
     for name in names:
         if names.count(name) > 1:
@@ -204,11 +252,16 @@ def compare(
         pairs, ranks = compare_paired(means)
     except ValueError as error:
         raise FinerRankError(f"{error}; compare runs that were asked for the same identities") from None
+    sources = sorted({str(r.summary["run"].get("mask_source", "")) or "unknown" for r in records})
+    if len(sources) > 1 and records[0].region != FULL:
+        note(f"note: the runs' masks are from several sources ({', '.join(sources)}): they were not treated alike")
     if as_json:
         print_json({"metric": metric, "pairs": [asdict(p) for p in pairs], "ranks": [asdict(r) for r in ranks]})
         return
     print_table(
-        f"{metric}, mean over identities; {records[0].summary['gallery']['name']}, {records[0].embedder}",
+        f"{metric}, mean over identities; {records[0].summary['gallery']['name']}, {records[0].embedder}"
+        + (f", {records[0].region} only" if records[0].region != FULL else "")
+        + (f", positives: {records[0].positives}" if records[0].positives != ALL else ""),
         ["run", metric, "ranks", "tied with best"],
         [
             [

@@ -4,17 +4,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders import Embedder
+from benchmark.regions import Treatment
 from benchmark.store import EmbeddingStore, print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import ImageRow, image_digests
 from galleries.images import BadImage, decode_image, in_threads, read_image_bytes, sha256_of
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Rows = npt.NDArray[np.float32]
 Progress = Callable[[str, int], Callable[[int], Any]]
@@ -27,11 +31,33 @@ SHARD_IMAGES = 4096
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to embed: its name for messages, its file, and the SHA-256 of its bytes."""
+    """An image to embed: its name for messages, its file, and the SHA-256 of its bytes.
+
+    Attributes:
+        treatment: where not all of the picture is embedded.
+    """
 
     name: str
     path: Path
     digest: str
+    treatment: Treatment | None = None
+
+    @property
+    def key(self) -> str:
+        """What its embedding is stored under: `digest`, unless only a region of it is embedded."""
+        return self.treatment.key(self.digest) if self.treatment else self.digest
+
+    def open(self) -> "Image.Image":
+        """The picture that is embedded.
+
+        Raises:
+            BadImage: it cannot be used, or its mask cannot.
+        """
+        content = read_image_bytes(self.path)
+        if sha256_of(content) != self.digest:
+            raise BadImage("changed while it was being evaluated", "run again")
+        picture = decode_image(content)
+        return self.treatment(picture) if self.treatment else picture
 
 
 @dataclass(frozen=True)
@@ -39,7 +65,7 @@ class Embeddings:
     """Embeddings of distinct images.
 
     Attributes:
-        row_of: digest → row of `rows`.
+        row_of: `ImageFile.key` → row of `rows`.
         rows: `[N, D]` float32, length 1.
         n_forward_passes: images that went through the encoder now; the rest came from the store.
         faults: images that could not be decoded or embedded; they have no row.
@@ -125,12 +151,12 @@ def embed_images(
             cannot be written. Faulty images are returned, not raised.
     """
     store = EmbeddingStore(store_root, embedder.fingerprint, warn)
-    by_digest: dict[str, list[ImageFile]] = {}
+    by_key: dict[str, list[ImageFile]] = {}
     for image in images:
-        by_digest.setdefault(image.digest, []).append(image)
-    row_of, rows = store.read(by_digest)
+        by_key.setdefault(image.key, []).append(image)
+    row_of, rows = store.read(by_key)
     # Sorted by content, so that neither file order nor names decide which images share a batch.
-    missing = [by_digest[digest][0] for digest in sorted(by_digest.keys() - row_of.keys())]
+    missing = [by_key[key][0] for key in sorted(by_key.keys() - row_of.keys())]
     if not missing:
         return Embeddings(row_of, rows, 0, ())
     loop = _Loop(embedder, store, batch_size or BATCH_SIZE, warn)
@@ -138,11 +164,9 @@ def embed_images(
     for n_done in loop.run(missing):
         if step:
             step(n_done)
-    row_of, rows = store.read(by_digest)
+    row_of, rows = store.read(by_key)
     faults = [
-        Fault(image.name, wrong.what, wrong.remedy)
-        for digest, wrong in loop.faults.items()
-        for image in by_digest[digest]
+        Fault(image.name, wrong.what, wrong.remedy) for key, wrong in loop.faults.items() for image in by_key[key]
     ]
     return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(faults)))
 
@@ -156,7 +180,7 @@ class _Loop:
         self.n_forward_passes = 0
         self.faults: dict[str, Fault] = {}
         self._waiting: list[tuple[ImageFile, npt.NDArray[Any]]] = []
-        self._done_digests: list[str] = []
+        self._done_keys: list[str] = []
         self._done_rows: list[Rows] = []
         self._last_shard = time.monotonic()
 
@@ -166,17 +190,14 @@ class _Loop:
 
         def prepared(image: ImageFile) -> tuple[ImageFile, npt.NDArray[Any] | Fault]:
             try:
-                content = read_image_bytes(image.path)
-                if sha256_of(content) != image.digest:
-                    return image, Fault(image.name, "changed while it was being evaluated", "run again")
-                return image, preprocess(decode_image(content))
+                return image, preprocess(image.open())
             except BadImage as error:
                 return image, Fault(image.name, error.what, error.remedy)
 
         try:
             for image, pixels in in_threads(prepared, images, look_ahead=2 * self.batch_size):
                 if isinstance(pixels, Fault):
-                    self.faults[image.digest] = pixels
+                    self.faults[image.key] = pixels
                     yield 1
                     continue
                 self._waiting.append((image, pixels))
@@ -211,9 +232,9 @@ class _Loop:
             if not np.isfinite(row).all() or not row.any():
                 what = "embedding is not finite" if row.any() else "embedding is zero"
                 remedy = f"look at the image; {self.embedder.spec} cannot place it"
-                self.faults[image.digest] = Fault(image.name, what, remedy)
+                self.faults[image.key] = Fault(image.name, what, remedy)
                 continue
-            self._done_digests.append(image.digest)
+            self._done_keys.append(image.key)
             self._done_rows.append(row)
         if len(self._done_rows) >= SHARD_IMAGES or time.monotonic() - self._last_shard > SHARD_SECONDS:
             self._write_shard()
@@ -221,8 +242,8 @@ class _Loop:
 
     def _write_shard(self) -> None:
         if self._done_rows:
-            self.store.append(self._done_digests, np.stack(self._done_rows))
-        self._done_digests, self._done_rows = [], []
+            self.store.append(self._done_keys, np.stack(self._done_rows))
+        self._done_keys, self._done_rows = [], []
         self._last_shard = time.monotonic()
 
 

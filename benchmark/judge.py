@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,21 +24,17 @@ from benchmark.aggregates import (
     matched_anchors,
     retention,
 )
-from benchmark.embed import ImageFile
 from benchmark.embedders import Embedder
 from benchmark.pool import Asked, Pool, chance_scores
 from benchmark.rank import GALLERY_BLOCK, Floats, Rows, pair_similarity, row_norms
-from benchmark.records import FORMAT, PROTOCOL, Record
-from benchmark.scores import CMC_DEPTHS, QueryScores
+from benchmark.record_tables import Files, as_table, images_digest, masks_digest, neighbour_columns, query_columns
+from benchmark.records import ALL, FORMAT, PROTOCOL, SAME_VIEWPOINT, Record
+from benchmark.regions import FULL, TREATMENT, Region
+from benchmark.scores import QueryScores
 from benchmark.statistics import Estimate, estimate_mean, estimate_mean_of_categories, estimate_mean_of_identities
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.gallery import Gallery, Photo
-from galleries.image_set import ImageRow
-from galleries.images import sha256_of
 from personalization_runs.run import Query, Run
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "scikit-image", "numpy", "pillow")
 """Their versions go into the record."""
@@ -49,41 +45,56 @@ FEW_IDENTITIES = 10
 
 @dataclass(frozen=True)
 class Options:
-    """How to evaluate. None of them moves the score of a query.
+    """How to evaluate. Only the last two move the score of a query; the record names them.
 
     Attributes:
         n_neighbours: kept of each query, to look at.
         skip_broken: score the readable images when some are not, and say how many were left out.
         batch_size: images per forward pass; 32 where None.
         gallery_block: photos compared at a time.
+        regions: parts of each picture, gallery and queries alike, that are scored one by one.
+        same_viewpoint: leave photos of the right identity out that show it from a side which the references do not.
     """
 
     n_neighbours: int = 10
     skip_broken: bool = False
     batch_size: int | None = None
     gallery_block: int = GALLERY_BLOCK
+    regions: tuple[Region, ...] = (FULL,)
+    same_viewpoint: bool = False
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """Anchors, a record per run, and what a reader of the numbers should know."""
+    """Anchors, a record per run, and what a reader of the numbers should know.
+
+    Attributes:
+        held_out: file name of each gallery photo that has an answer → that answer.
+    """
 
     anchors: Mapping[str, Aggregate | None]
     records: tuple[Record, ...]
     notes: tuple[str, ...]
+    held_out: Mapping[str, Answer]
 
 
 class Judge:
-    """One embedder's opinion of one gallery."""
+    """One embedder's opinion of one gallery.
+
+    Args:
+        row_of: path of a usable image → its row of `rows`.
+        rows: `[N, D]` embeddings of `region` of the images.
+    """
 
     def __init__(
         self,
         gallery: Gallery,
-        files: Mapping[Path, ImageFile],
+        files: Files,
         row_of: Mapping[Path, int],
         rows: Rows,
         embedder: Embedder,
         options: Options,
+        region: Region = FULL,
     ) -> None:
         self.gallery = gallery
         self.files = files
@@ -91,6 +102,7 @@ class Judge:
         self.rows = rows
         self.embedder = embedder
         self.options = options
+        self.region = region
         photos = [p for p in gallery.split("gallery", "distractor") if p.path in row_of]
         photos.sort(key=lambda photo: (photo.category, photo.file_name))
         if not any(photo.split == "gallery" for photo in photos):
@@ -101,7 +113,8 @@ class Judge:
 
     def opinion(self, runs: Sequence[Run]) -> Opinion:
         """Anchors first, then the runs, in order."""
-        held_out = self._held_out()
+        held_out_of = self._held_out()
+        held_out = list(held_out_of.values())
         copied = self._copied_reference()
         anchors: dict[str, Aggregate | None] = {
             "chance": self._random_order(),
@@ -116,23 +129,37 @@ class Judge:
         anchors["class_only"] = from_json(class_only[0].summary["scores"]) if class_only else None
         if len(class_only) > 1:
             self.notes.append(f"several class-only runs: the anchor is {class_only[0].name!r}")
-        return Opinion(anchors, tuple(records), tuple(self.notes))
+        return Opinion(anchors, tuple(records), tuple(self.notes), held_out_of)
 
     def _ask(self, asked: Sequence[Asked]) -> list[QueryScores | None]:
         return self.pool.score(asked, self.rows)
 
-    def _answers(self, asked: Sequence[Asked]) -> tuple[list[Answer], int]:
-        """Answers to the questions that have one, and the number of those that have none."""
-        answers = [
-            Answer(question.identity, question.category, scores, chance_of(scores))
+    def _question(self, path: Path, identity: str, category: str, seen: Sequence[Photo], itself: str = "") -> Asked:
+        """Does the image show `identity`? Asked without what the generator has `seen`, or was never shown."""
+        encounters = frozenset(photo.encounter for photo in seen if photo.encounter)
+        return Asked(self.row_of[path], identity, category, itself, encounters, self._viewpoints(seen))
+
+    def _viewpoints(self, seen: Sequence[Photo]) -> frozenset[str]:
+        """Those of the photos that are known, where only they count."""
+        if not self.options.same_viewpoint:
+            return frozenset()
+        return frozenset(viewpoint for photo in seen if (viewpoint := photo.viewpoint.strip()))
+
+    def _answers(self, asked: Sequence[Asked]) -> list[Answer | None]:
+        """Answer of each question; None where no photo is left that could."""
+        return [
+            None if scores is None else Answer(question.identity, question.category, scores, chance_of(scores))
             for question, scores in zip(asked, self._ask(asked), strict=True)
-            if scores is not None
         ]
-        return answers, len(asked) - len(answers)
 
     def _random_order(self) -> Aggregate:
         """One question for each identity, answered in random order. No interval: nothing is drawn."""
-        of = [chance_scores(n, self.pool.size(category)) for category, n in self.pool.identities.values()]
+        asked = [
+            Asked(-1, identity, category, viewpoints=self._viewpoints(self.gallery.references.get(identity, ())))
+            for identity, (category, _) in self.pool.identities.items()
+        ]
+        ranked = (self.pool.n_ranked(question) for question in asked)
+        of = [chance_scores(n_relevant, n_gallery) for n_relevant, n_gallery in ranked if n_relevant]
         means = {}
         for metric, score in METRICS.items():
             values = [score(s) for s in of if not math.isnan(score(s))]
@@ -140,31 +167,32 @@ class Judge:
             means[metric] = None if mean is None else Estimate(mean, mean, mean)
         return means
 
-    def _held_out(self) -> list[Answer]:
-        """Each gallery photo as a query, itself left out, and photos of its own encounter too."""
-        asked = [
-            Asked(self.row_of[p.path], p.identity, p.category, itself=p.file_name, encounters=_encounters([p]))
-            for p in self.pool.photos
-            if p.split == "gallery"
-        ]
-        answers, n_without = self._answers(asked)
+    def _held_out(self) -> dict[str, Answer]:
+        """Each gallery photo as a query, itself left out, and photos of its own encounter too; by file name."""
+        photos = [photo for photo in self.pool.photos if photo.split == "gallery"]
+        asked = [self._question(p.path, p.identity, p.category, [p], itself=p.file_name) for p in photos]
+        answers = {
+            photo.file_name: answer for photo, answer in zip(photos, self._answers(asked), strict=True) if answer
+        }
+        n_without = len(asked) - len(answers)
         if n_without:
             self.notes.append(
                 f"held-out anchor: {n_without} of {len(asked)} photos are left out: "
                 "no other photo of their identity can answer"
             )
+        self._note_unrestricted("held-out anchor", "photos", asked, "their viewpoint is unknown")
         return answers
 
     def _copied_reference(self) -> list[Answer]:
         """Each reference as a query: what a model that returns its input would score."""
         asked = [
-            Asked(self.row_of[p.path], p.identity, p.category, encounters=_encounters([p]))
+            self._question(p.path, p.identity, p.category, [p])
             for p in self.gallery.split("reference")
             if p.path in self.row_of and p.identity in self.pool.identities
         ]
         if not asked:
             self.notes.append("no reference photos: no copied-reference anchor")
-        return self._answers(asked)[0]
+        return [answer for answer in self._answers(asked) if answer]
 
     def _record(self, run: Run, held_out: Sequence[Answer], anchors: Mapping[str, Aggregate | None]) -> Record:
         queries = [query for query in run.queries(self.gallery) if query.image.path in self.row_of]
@@ -172,25 +200,33 @@ class Judge:
             raise FinerRankError(f"{run.root}: no usable image is left; mend the images")
         asked = [self._asked(query) for query in queries]
         scores = self._ask(asked)
-        self._check_answered(run, queries, scores)
+        self._check_answered(run, queries, asked, scores)
         answers = [
             Answer(query.identity, query.category, s, chance_of(s))
             for query, s in zip(queries, scores, strict=True)
             if s
         ]
         kind, similarity = self._pairwise_similarity(queries)
-        columns = self._query_columns(queries, answers) | {f"similarity_to_{kind}": similarity}
+        columns = query_columns(queries, answers, self.files) | {f"similarity_to_{kind}": similarity}
         identities = [answer.identity for answer in answers]
         extra: dict[str, Any] = {}
+        lifted = {}
         if any(question.encounters for question in asked):
-            unmasked = [s for s in self._ask([replace(a, encounters=frozenset()) for a in asked]) if s]
-            columns["average_precision_with_same_encounter"] = [s.average_precision for s in unmasked]
-            extra["with_same_encounter"] = {
+            lifted["with_same_encounter"] = [replace(question, encounters=frozenset()) for question in asked]
+        elif self.has_encounters:
+            self.notes.append(f"{run.card.model}: no reference of a known encounter, so that no encounter was left out")
+        if self.options.same_viewpoint:
+            lifted["with_other_viewpoints"] = [replace(question, viewpoints=frozenset()) for question in asked]
+            extra["n_queries_of_unknown_viewpoint"] = self._note_unrestricted(
+                run.card.model, "queries", asked, "the viewpoint of their references is unknown"
+            )
+        for name, questions in lifted.items():
+            unmasked = [s for s in self._ask(questions) if s]
+            columns[f"average_precision_{name}"] = [s.average_precision for s in unmasked]
+            extra[name] = {
                 metric: as_json_estimate(estimate_mean([score(s) for s in unmasked], identities))
                 for metric, score in METRICS.items()
             }
-        elif self.has_encounters:
-            self.notes.append(f"{run.card.model}: no reference of a known encounter, so that no encounter was left out")
         pairwise = estimate_mean(similarity, identities)
         n_copied = self._n_copied(queries)
         if n_copied:
@@ -198,10 +234,11 @@ class Judge:
         summary = {
             "format": FORMAT,
             "protocol": PROTOCOL,
-            "run": {"name": run.card.model, **_present(asdict(run.card)), "table_sha256": run.digest,
-                    "images_sha256": self._content_digest(run.images)},
-            "gallery": {**_present(asdict(self.gallery.card)), "table_sha256": self.gallery.digest,
-                        "images_sha256": self._content_digest(self.gallery.photos)},
+            "region": self.region,
+            "positives": SAME_VIEWPOINT if self.options.same_viewpoint else ALL,
+            "run": {"name": run.card.model, **_present(asdict(run.card)), **self._digests(run)},
+            "gallery": {**_present(asdict(self.gallery.card)), **self._digests(self.gallery)},
+            **({} if self.region == FULL else {"masks": self._masks(run)}),
             "embedder": {"spec": _without_folder(self.embedder.spec), "fingerprint": self.embedder.fingerprint,
                          **self.embedder.description},
             "n_images": len({query.image.file_name for query in queries}),
@@ -235,24 +272,61 @@ class Judge:
             "versions": {package: version(package) for package in ("finer-rank", *PACKAGES)},
         }  # fmt: skip
         places = {"gallery": str(self.gallery.root.absolute()), "run": str(run.root.absolute())}
-        return Record(summary, _table(columns), self._neighbours(queries, asked), places)
+        nearest = self.pool.neighbours(asked, self.rows, self.options.n_neighbours)
+        neighbours = neighbour_columns(nearest, queries, self.files)
+        return Record(summary, as_table(columns), as_table(neighbours), places)
 
     def _asked(self, query: Query) -> Asked:
         seen = [query.reference] if query.reference else self.gallery.references.get(query.identity, ())
-        return Asked(self.row_of[query.image.path], query.identity, query.category, encounters=_encounters(seen))
+        return self._question(query.image.path, query.identity, query.category, seen)
 
-    def _check_answered(self, run: Run, queries: Sequence[Query], scores: Sequence[QueryScores | None]) -> None:
-        unanswered: dict[str, list[str]] = defaultdict(list)
-        for query, s in zip(queries, scores, strict=True):
+    def _check_answered(
+        self, run: Run, queries: Sequence[Query], asked: Sequence[Asked], scores: Sequence[QueryScores | None]
+    ) -> None:
+        unanswered: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        for query, question, s in zip(queries, asked, scores, strict=True):
             if s is None:
-                unanswered[query.identity].append(query.image.file_name)
-        faults = []
-        for identity, names in sorted(unanswered.items()):
-            has_photos = identity in self.pool.identities
-            what = "no gallery photo outside its references' encounters" if has_photos else "no readable gallery photo"
-            remedy = "add such photos, or leave these images out"
-            faults.append(Fault(f"identity {identity!r}", f"{what} ({len(names)} images, first {names[0]})", remedy))
+                unanswered[query.identity, *self._why_unanswered(question)].append(query.image.file_name)
+        faults = [
+            Fault(f"identity {identity!r}", f"{what} ({len(names)} images, first {names[0]})", remedy)
+            for (identity, what, remedy), names in sorted(unanswered.items())
+        ]
         raise_if_any(str(run.root), faults)
+
+    def _why_unanswered(self, asked: Asked) -> tuple[str, str]:
+        remedy = "add such photos, or leave these images out"
+        if asked.identity not in self.pool.identities:
+            return "no readable gallery photo", remedy
+        if not asked.viewpoints or not self.pool.n_ranked(replace(asked, viewpoints=frozenset()))[0]:
+            return "no gallery photo outside its references' encounters", remedy
+        what = f"no gallery photo of its references' viewpoint ({', '.join(sorted(asked.viewpoints))})"
+        what += " outside their encounters" if asked.encounters else ""
+        return what, "add such photos, leave these images out, or score without --same-viewpoint"
+
+    def _note_unrestricted(self, who: str, what: str, asked: Sequence[Asked], why: str) -> int:
+        """Number of questions that any viewpoint may answer, although only the same one should."""
+        n = sum(not question.viewpoints for question in asked)
+        if n and self.options.same_viewpoint:
+            self.notes.append(f"{who}: {n} of {len(asked)} {what} are not restricted to a viewpoint: {why}")
+        return n
+
+    def _digests(self, of: Gallery | Run) -> dict[str, str]:
+        rows = of.photos if isinstance(of, Gallery) else of.images
+        masks = {} if self.region == FULL else {"masks_sha256": masks_digest(rows, self.files)}
+        return {"table_sha256": of.digest, "images_sha256": images_digest(rows, self.files), **masks}
+
+    def _masks(self, run: Run) -> dict[str, Any]:
+        """How gallery and run were cut, and whether the same source drew both sides' masks (None: not said)."""
+        sources = [("the gallery", self.gallery.card.mask_source), (run.card.model, run.card.mask_source)]
+        unsaid = [who for who, source in sources if not source]
+        is_same = None if unsaid else len({source for _, source in sources}) == 1
+        if unsaid:
+            who = " and ".join(unsaid)
+            self.notes.append(f"no mask_source says what drew the masks of {who}; both sides should be treated alike")
+        elif not is_same:
+            said = ", ".join(f"{who}: {source!r}" for who, source in sources)
+            self.notes.append(f"masks are from several sources ({said}); both sides should be treated alike")
+        return {"treatment": TREATMENT, "same_source": is_same}
 
     def _pairwise_similarity(self, queries: Sequence[Query]) -> tuple[str, list[float]]:
         """Cosine to the query's own reference; without one, the mean over what is known of its identity."""
@@ -277,63 +351,11 @@ class Judge:
         ends = np.cumsum([len(of) for of in partners])[:-1]
         return kind, [math.fsum(of.tolist()) / len(of) for of in np.split(flat, ends)]
 
-    def _query_columns(self, queries: Sequence[Query], answers: Sequence[Answer]) -> dict[str, list[Any]]:
-        scores = [answer.scores for answer in answers]
-        return {
-            "file_name": [query.image.file_name for query in queries],
-            "image_sha256": [self.files[query.image.path].digest for query in queries],
-            "category": [query.category for query in queries],
-            "identity": [query.identity for query in queries],
-            "prompt": [query.image.prompt for query in queries],
-            "prompt_id": [query.image.prompt_id for query in queries],
-            "reference_file_name": [query.reference.file_name if query.reference else "" for query in queries],
-            "seed": [query.image.seed for query in queries],
-            "average_precision": [s.average_precision for s in scores],
-            "auc": [None if math.isnan(s.auc) else s.auc for s in scores],
-            "rank_1": [s.rank_1 for s in scores],
-            **{f"cmc_{k}": [s.cmc[k] for s in scores] for k in CMC_DEPTHS},
-            "map_at_r": [s.map_at_r for s in scores],
-            "inverse_negative_penalty": [s.inverse_negative_penalty for s in scores],
-            "first_hit_rank": [s.first_hit_rank for s in scores],
-            "n_relevant": [s.n_relevant for s in scores],
-            "n_gallery": [s.n_gallery for s in scores],
-            "is_tied": [s.is_tied for s in scores],
-            "chance_average_precision": [answer.chance for answer in answers],
-        }
-
-    def _neighbours(self, queries: Sequence[Query], asked: Sequence[Asked]) -> "pa.Table":
-        nearest = self.pool.neighbours(asked, self.rows, self.options.n_neighbours)
-        flat = [
-            (q, rank, photo, similarity)
-            for q, of in enumerate(nearest)
-            for rank, (photo, similarity) in enumerate(of, start=1)
-        ]
-        return _table(
-            {
-                "query": [q for q, *_ in flat],
-                "rank": [rank for _, rank, *_ in flat],
-                "file_name": [photo.file_name for *_, photo, _ in flat],
-                "image_sha256": [self.files[photo.path].digest for *_, photo, _ in flat],
-                "identity": [photo.identity for *_, photo, _ in flat],
-                "is_relevant": [photo.identity == queries[q].identity for q, _, photo, _ in flat],
-                "similarity": [similarity for *_, similarity in flat],
-            }
-        )
-
     def _n_copied(self, queries: Sequence[Query]) -> int:
         """Images that are a photo of the gallery, byte for byte."""
         photos = {self.files[p.path].digest for p in self.gallery.photos if p.path in self.files}
         images = {query.image.path for query in queries}
         return sum(self.files[path].digest in photos for path in images)
-
-    def _content_digest(self, rows: Sequence[ImageRow]) -> str:
-        """SHA-256 over the names and contents of a set's usable images."""
-        lines = sorted(f"{row.file_name}\0{self.files[row.path].digest}" for row in rows if row.path in self.files)
-        return sha256_of("\n".join(lines).encode())
-
-
-def _encounters(photos: Sequence[Photo]) -> frozenset[str]:
-    return frozenset(photo.encounter for photo in photos if photo.encounter)
 
 
 def _present(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -346,9 +368,3 @@ def _without_folder(spec: str) -> str:
     start, colon, folder = model.partition("local-dir:")
     model = f"{start}{colon}{Path(folder).name}" if colon else model
     return f"{model}{at}{Path(weights).name}" if at and "hf-hub:" not in model else model + at + weights
-
-
-def _table(columns: Mapping[str, Sequence[Any]]) -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.table({name: list(values) for name, values in columns.items()})

@@ -21,6 +21,8 @@ class Asked:
         row: of the query's embedding.
         itself: file name of the gallery photo that the query is, "" if it is none; never ranked.
         encounters: photos of these encounters are left out: the generator saw that moment.
+        viewpoints: where any are named, photos of `identity` that are known to show it from elsewhere are left out,
+            neither right nor wrong: of an animal marked by side, the generator saw no more than these.
     """
 
     row: int
@@ -28,6 +30,7 @@ class Asked:
     category: str
     itself: str = ""
     encounters: frozenset[str] = frozenset()
+    viewpoints: frozenset[str] = frozenset()
 
 
 class Pool:
@@ -70,6 +73,13 @@ class Pool:
         of = self._slices[category]
         return int(of.stop - of.start)
 
+    def n_ranked(self, asked: Asked) -> tuple[int, int]:
+        """Photos that can answer a question, and photos that are ranked for it."""
+        if asked.category not in self._slices:
+            return 0, 0
+        excluded = self._excluded(asked)
+        return len(self._able(asked, excluded)), self.size(asked.category) - len(excluded)
+
     def score(self, asked: Sequence[Asked], rows: Rows) -> list[QueryScores | None]:
         """Scores of each question; None where no photo that could answer is left.
 
@@ -79,10 +89,7 @@ class Pool:
         scores: list[QueryScores | None] = [None] * len(asked)
         for category, members in self._by_category(asked).items():
             excluded = [self._excluded(asked[m]) for m in members]
-            relevant = [
-                np.setdiff1d(np.array(self._relevant.get(asked[m].identity, []), dtype=np.int64), left_out)
-                for m, left_out in zip(members, excluded, strict=True)
-            ]
+            relevant = [self._able(asked[m], left_out) for m, left_out in zip(members, excluded, strict=True)]
             able = [i for i, photos in enumerate(relevant) if len(photos)]
             if not able:
                 continue
@@ -121,11 +128,17 @@ class Pool:
             members[question.category].append(m)
         return {category: own for category, own in sorted(members.items()) if category in self._slices}
 
+    def _able(self, asked: Asked, excluded: Indices) -> Indices:
+        return np.setdiff1d(np.array(self._relevant.get(asked.identity, []), dtype=np.int64), excluded)
+
     def _excluded(self, asked: Asked) -> Indices:
         of = self._slices[asked.category]
         positions = {self._position[asked.itself]} if asked.itself else set()
         for encounter in asked.encounters:
             positions.update(self._of_encounter.get(encounter, ()))
+        if asked.viewpoints:
+            own = (of.start + i for i in self._relevant.get(asked.identity, ()))
+            positions.update(p for p in own if self.photos[p].viewpoint.strip() not in ("", *asked.viewpoints))
         return np.array(sorted(p - of.start for p in positions if of.start <= p < of.stop), dtype=np.int64)
 
 

@@ -5,18 +5,20 @@ category; the score is how early the photos of the right identity come.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmark.aggregates import Aggregate
-from benchmark.embed import Progress, embed_images, image_files
+from benchmark.aggregates import Aggregate, Answer
+from benchmark.embed import ImageFile, Progress, embed_images, image_files
 from benchmark.embedders import Embedder
 from benchmark.judge import Judge, Options
-from benchmark.records import Record
+from benchmark.records import ALL, SAME_VIEWPOINT, Record
+from benchmark.regions import FULL, Mask, Region, Treatment, find_masks
 from benchmark.store import print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery
 from galleries.image_set import ImageRow
+from galleries.images import BadImage, in_threads
 from galleries.photo_checks import copied_photos, leaked_photos
 from personalization_runs.run import Run
 
@@ -25,7 +27,7 @@ __all__ = ["Evaluation", "Options", "evaluate"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one embedder says of a gallery and of runs on it.
+    """What one embedder says of a gallery and of runs on it, of one region of their pictures.
 
     Attributes:
         anchors: `chance`, `held_out`, `copied_reference`, `class_only` → metric → estimate. None where the gallery has
@@ -35,6 +37,10 @@ class Evaluation:
         n_forward_passes: images that went through the encoder now; the others came from the store.
         left_out: what `skip_broken` left out, a line each.
         notes: what a reader of the numbers should know.
+        region: part of each picture that was embedded.
+        positives: see `Record.positives`.
+        n_left_out: images that have no part in any number.
+        held_out: file name of each gallery photo that has an answer → that answer.
     """
 
     embedder: str
@@ -45,6 +51,10 @@ class Evaluation:
     n_forward_passes: int
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    region: Region = FULL
+    positives: str = ALL
+    n_left_out: int = 0
+    held_out: Mapping[str, Answer] = field(default_factory=dict)
 
 
 def evaluate(
@@ -57,17 +67,19 @@ def evaluate(
     warn: Callable[[str], None] = print_to_stderr,
     known_faults: Sequence[Fault] = (),
 ) -> list[Evaluation]:
-    """Score runs on a gallery, once per embedder. Anchors are computed before any run is looked at.
+    """Score runs on a gallery, once per embedder and region. Anchors are computed before any run is looked at.
 
     Args:
         known_faults: of opening gallery and runs: nothing is scored then, but the images' faults are listed too.
 
     Raises:
         Faults: everything wrong with gallery, runs and their images, found before any number exists.
-        FinerRankError: an embedder that cannot be loaded.
+        FinerRankError: an embedder that cannot be loaded; the same viewpoint is asked for, and none is known.
     """
     options = options or Options()
     _check_names(runs)
+    if options.same_viewpoint:
+        _check_viewpoints(gallery)
     if not known_faults:
         raise_if_any("cannot be scored", [f for run in runs for f in below(run.root, run.target_faults(gallery))])
     sets: list[tuple[Path, Sequence[ImageRow]]] = [
@@ -83,34 +95,103 @@ def evaluate(
     for photo in gallery.photos:
         if photo.file_name in leaked:
             files.pop(photo.path)
-    if known_faults or (faults and not options.skip_broken):
+    of_region, mask_faults = _regions(sets, files, options, progress)
+    if known_faults or ((faults or mask_faults) and not options.skip_broken):
         # The pixels too, which are otherwise decoded only to be embedded: all faults are listed at once.
         image_faults = image_files(sets, decode=True, progress=progress)[1]
-        faults = [*known_faults, *image_faults, *below(gallery.root, leaks)]
-        raise_if_any("cannot be scored", faults)
+        cut_faults = _faults_of_opening([file for of in of_region.values() for file in of.values() if file.treatment])
+        faults = [*known_faults, *image_faults, *below(gallery.root, leaks), *mask_faults, *cut_faults]
+        raise_if_any("cannot be scored", dict.fromkeys(faults))
+    n_asked = sum(len(rows) for _, rows in sets)
     evaluations = []
     for embedder in embedders:
-        embedded = embed_images(
-            list(files.values()), embedder, store, batch_size=options.batch_size, progress=progress, warn=warn
-        )
-        left_out = [*faults, *embedded.faults]
-        if not options.skip_broken:
-            raise_if_any("cannot be scored", left_out)
-        row_of = {path: embedded.row_of[file.digest] for path, file in files.items() if file.digest in embedded.row_of}
-        opinion = Judge(gallery, files, row_of, embedded.rows, embedder, options).opinion(runs)
-        evaluations.append(
-            Evaluation(
-                embedder.spec,
-                opinion.anchors,
-                opinion.records,
-                n_images=len(files),
-                n_distinct=len({file.digest for file in files.values()}),
-                n_forward_passes=embedded.n_forward_passes,
-                left_out=tuple(str(fault) for fault in left_out),
-                notes=(*copies, *opinion.notes),
+        embedded = {
+            region: embed_images(
+                list(own.values()), embedder, store, batch_size=options.batch_size, progress=progress, warn=warn
             )
-        )
+            for region, own in of_region.items()
+        }
+        if not options.skip_broken:
+            found = [fault for embeddings in embedded.values() for fault in embeddings.faults]
+            raise_if_any("cannot be scored", dict.fromkeys(found))
+        for region, own in of_region.items():
+            rows_of_keys = embedded[region].row_of
+            row_of = {path: rows_of_keys[file.key] for path, file in own.items() if file.key in rows_of_keys}
+            opinion = Judge(gallery, own, row_of, embedded[region].rows, embedder, options, region).opinion(runs)
+            left_out = [*faults, *(mask_faults if region != FULL else ()), *embedded[region].faults]
+            evaluations.append(
+                Evaluation(
+                    embedder.spec,
+                    opinion.anchors,
+                    opinion.records,
+                    n_images=len(own),
+                    n_distinct=len({file.key for file in own.values()}),
+                    n_forward_passes=embedded[region].n_forward_passes,
+                    left_out=tuple(str(fault) for fault in left_out),
+                    notes=(*copies, *opinion.notes),
+                    region=region,
+                    positives=SAME_VIEWPOINT if options.same_viewpoint else ALL,
+                    n_left_out=n_asked - len(row_of),
+                    held_out=opinion.held_out,
+                )
+            )
     return evaluations
+
+
+def _regions(
+    sets: Sequence[tuple[Path, Sequence[ImageRow]]],
+    files: Mapping[Path, ImageFile],
+    options: Options,
+    progress: Progress | None,
+) -> tuple[dict[Region, Mapping[Path, ImageFile]], list[Fault]]:
+    """The files to embed for each region, and what is wrong with masks.
+
+    Raises:
+        Faults: a folder without any mask, where a region needs masks.
+    """
+    of_region: dict[Region, Mapping[Path, ImageFile]] = {}
+    masks: dict[Path, Mask] = {}
+    faults: list[Fault] = []
+    if any(region != FULL for region in options.regions):
+        step = progress("reading masks", sum(len(rows) for _, rows in sets)) if progress else None
+        for i, (root, rows) in enumerate(sets):
+            own, wrong = find_masks(root, rows, f"finer-rank {'run' if i else 'gallery'} mask", step)
+            masks |= own
+            faults += wrong
+        # Skipping what is broken would leave nothing of such a folder.
+        bare = {str(root) for root, rows in sets if not any(row.mask_file_name for row in rows)}
+        raise_if_any("cannot be scored", [fault for fault in faults if fault.where in bare])
+    for region in options.regions:
+        of_region[region] = files
+        if region != FULL:
+            cut = {path: Treatment(region, mask) for path, mask in masks.items()}
+            of_region[region] = {
+                path: replace(file, treatment=cut[path]) for path, file in files.items() if path in cut
+            }
+    return of_region, faults
+
+
+def _faults_of_opening(files: Sequence[ImageFile]) -> list[Fault]:
+    def fault(file: ImageFile) -> Fault | None:
+        try:
+            file.open()
+        except BadImage as error:
+            return Fault(file.name, error.what, error.remedy)
+        return None
+
+    return [found for found in in_threads(fault, files) if found]
+
+
+def _check_viewpoints(gallery: Gallery) -> None:
+    spelt: dict[str, str] = {}
+    for viewpoint in sorted({photo.viewpoint for photo in gallery.photos if photo.viewpoint.strip()}):
+        other = spelt.setdefault(viewpoint.lower(), viewpoint)
+        if other != viewpoint:
+            what = f"{gallery.root}: viewpoints {other!r} and {viewpoint!r} differ in capitals alone"
+            raise FinerRankError(f"{what}; spell them alike")
+    if not spelt:
+        remedy = "fill in the column viewpoint (left, right, …), or leave --same-viewpoint out"
+        raise FinerRankError(f"{gallery.root}: no photo has a viewpoint; {remedy}")
 
 
 def _check_names(runs: Sequence[Run]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.regions import FULL
 from galleries.errors import FinerRankError
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ TABLE_COLUMNS = {
 }
 """Columns that readers of a record count on."""
 
-JUDGED_BY = ("gallery", "embedder", "protocol")
+ALL, SAME_VIEWPOINT = "all", "same viewpoint"
+"""Which photos of the right identity a query should find: `positives` of a record."""
+
+JUDGED_BY = ("region", "choice of positives", "gallery", "embedder", "protocol")
 
 FILES = ("record.json", "queries.parquet", "neighbours.parquet", "places.json")
 
@@ -70,11 +74,22 @@ class Record:
         return str(self.summary["embedder"]["spec"])
 
     @property
+    def region(self) -> str:
+        """Part of each picture that was scored: records of before there were regions are of the full picture."""
+        return str(self.summary.get("region", FULL))
+
+    @property
+    def positives(self) -> str:
+        """`ALL` photos of the right identity, or those of the `SAME_VIEWPOINT` alone."""
+        return str(self.summary.get("positives", ALL))
+
+    @property
     def judged_by(self) -> tuple[object, ...]:
         """`JUDGED_BY`, as digests and versions: records that differ here cannot be compared."""
         gallery = self.summary["gallery"]
-        pictures = (gallery["table_sha256"], gallery["images_sha256"])
-        return pictures, self.summary["embedder"]["fingerprint"], self.summary["protocol"]
+        region = (self.region, self.summary.get("masks", {}).get("treatment"))
+        pictures = (gallery["table_sha256"], gallery["images_sha256"], gallery.get("masks_sha256"))
+        return region, self.positives, pictures, self.summary["embedder"]["fingerprint"], self.summary["protocol"]
 
     def identity_means(self, column: str = "average_precision") -> dict[str, float]:
         """Mean of a query column for each identity; queries for which it is undefined are left out."""
@@ -182,11 +197,14 @@ def load_records(*paths: Path | str) -> "pd.DataFrame":
 
     rows = []
     for folder in find_records([Path(path) for path in paths]):
-        summary = read_record(folder).summary
+        record = read_record(folder)
+        summary = record.summary
         row: dict[str, Any] = {
             "run": summary["run"]["name"],
             "gallery": summary["gallery"]["name"],
             "embedder": summary["embedder"]["spec"],
+            "region": record.region,
+            "positives": record.positives,
         }
         for metric, estimate in summary["scores"].items():
             for bound, suffix in (("value", ""), ("low", " low"), ("high", " high")):

@@ -1,8 +1,12 @@
 """Evaluations as JSON for programs and as tables for people."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmark.dependence import BackgroundDependence
 from benchmark.protocol import Evaluation
+from benchmark.records import ALL
+from benchmark.regions import FULL
 from benchmark.statistics import Estimate
 
 SHOWN = ("mAP", "AUC", "rank_1")
@@ -17,6 +21,11 @@ ANCHOR_NAMES = {
     "copied_reference": "copied reference",
     "held_out": "held-out photos",
 }
+LIFTED = {
+    "with_same_encounter": "mAP with the references' encounters",
+    "with_other_viewpoints": "mAP with other viewpoints",
+}
+"""Scores of a record without one of its restrictions, and how they are shown."""
 
 
 def estimate_as_json(estimate: Estimate | None) -> dict[str, Any]:
@@ -25,15 +34,29 @@ def estimate_as_json(estimate: Estimate | None) -> dict[str, Any]:
     return asdict(estimate) if estimate else {"value": None, "low": None, "high": None}
 
 
-def evaluations_as_json(evaluations: list[Evaluation], folders: dict[tuple[str, str], str]) -> dict[str, Any]:
-    anchors = {
-        evaluation.embedder: {
+Folders = Mapping[tuple[str, str, str], str]
+"""(run, embedder, region) → the folder that its record was written into."""
+
+
+def evaluations_as_json(
+    evaluations: Sequence[Evaluation], folders: Folders, dependences: Sequence[BackgroundDependence] = ()
+) -> dict[str, Any]:
+    """What `evaluate --json` prints. Without a region in their name, anchors and work are those of the first one."""
+    by_region: dict[str, dict[str, Any]] = {}
+    for evaluation in evaluations:
+        of = by_region.setdefault(evaluation.region, {"anchors_by_embedder": {}, "embedding": {}})
+        of["anchors_by_embedder"][evaluation.embedder] = {
             name: {metric: estimate_as_json(e) for metric, e in anchor.items()}
             for name, anchor in evaluation.anchors.items()
             if anchor
         }
-        for evaluation in evaluations
-    }
+        of["embedding"][evaluation.embedder] = {
+            "images": evaluation.n_images,
+            "distinct_images": evaluation.n_distinct,
+            "forward_passes": evaluation.n_forward_passes,
+            "left_out": list(evaluation.left_out),
+            "notes": list(evaluation.notes),
+        }
     records = []
     for evaluation in evaluations:
         for record in evaluation.records:
@@ -42,7 +65,9 @@ def evaluations_as_json(evaluations: list[Evaluation], folders: dict[tuple[str, 
                 {
                     "run": record.name,
                     "embedder": evaluation.embedder,
-                    "record": folders.get((record.name, evaluation.embedder)),
+                    "region": record.region,
+                    "positives": record.positives,
+                    "record": folders.get((record.name, evaluation.embedder, evaluation.region)),
                     **{metric: estimate or estimate_as_json(None) for metric, estimate in summary["scores"].items()},
                     **{
                         key: summary[key]
@@ -54,24 +79,27 @@ def evaluations_as_json(evaluations: list[Evaluation], folders: dict[tuple[str, 
                             "mean_over_identities", "mean_over_categories", "categories", "identities",
                         )
                     },
-                    **({"with_same_encounter": s} if (s := summary.get("with_same_encounter")) else {}),
+                    **{
+                        key: summary[key]
+                        for key in (*LIFTED, "n_queries_of_unknown_viewpoint", "masks")
+                        if key in summary
+                    },
                 }
             )  # fmt: skip
-    work = {
-        e.embedder: {
-            "images": e.n_images,
-            "distinct_images": e.n_distinct,
-            "forward_passes": e.n_forward_passes,
-            "left_out": list(e.left_out),
-            "notes": list(e.notes),
+    first = by_region[evaluations[0].region]
+    dependence_by_embedder = {
+        d.embedder: {
+            "held_out": estimate_as_json(d.held_out),
+            "runs": {name: estimate_as_json(estimate) for name, estimate in d.runs.items()},
         }
-        for e in evaluations
+        for d in dependences
     }
     return {
-        "anchors": anchors[evaluations[0].embedder],
-        "anchors_by_embedder": anchors,
+        "anchors": first["anchors_by_embedder"][evaluations[0].embedder],
+        **first,
+        **({"by_region": by_region} if list(by_region) != [FULL] else {}),
         "records": records,
-        "embedding": work,
+        **({"background_dependence": dependence_by_embedder} if dependences else {}),
     }
 
 
@@ -92,9 +120,9 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
     from personalization_runs.run import CLASS_ONLY
 
     kinds = sorted({record.summary["pairwise_similarity"]["to"] for record in evaluation.records})
-    has_encounters = any("with_same_encounter" in record.summary for record in evaluation.records)
+    lifted = [key for key in LIFTED if any(key in record.summary for record in evaluation.records)]
     extra = ["retention", *(SIMILARITY_NAMES[kind] for kind in kinds)] if evaluation.records else []
-    extra += ["mAP with the references' encounters"] if has_encounters else []
+    extra += [LIFTED[key] for key in lifted]
     rows = []
     for name, shown in ANCHOR_NAMES.items():
         anchor = evaluation.anchors.get(name)
@@ -109,9 +137,12 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
         cells = [number(summary["scores"][m]) for m in SHOWN]
         cells.append(number(summary["identity_retention"]))
         cells += [number(similarity) if similarity["to"] == kind else "" for kind in kinds]
-        cells += [number(summary.get("with_same_encounter", {}).get("mAP"))] if has_encounters else []
+        cells += [number(summary.get(key, {}).get("mAP")) for key in lifted]
         rows.append([record.name, *cells])
-    print_table(f"{gallery}, {evaluation.embedder}", ["run", *SHOWN, *extra], rows)
+    title = [gallery, evaluation.embedder]
+    title += [f"{evaluation.region} only"] if evaluation.region != FULL else []
+    title += [f"positives: {evaluation.positives}"] if evaluation.positives != ALL else []
+    print_table(", ".join(title), ["run", *SHOWN, *extra], rows)
     if not by:
         return
     key = {"identity": "identities", "category": "categories"}[by]
@@ -127,4 +158,12 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
             cells = [record.name, name, str(part["n_queries"]), *scores]
             parts.append([*cells, *("–" if value is None else f"{value:.3f}" for value in values)])
     anchor_columns = ["chance mAP", *(["class-only mAP"] if class_only else []), "held-out mAP"]
-    print_table(f"by {by}", ["run", by, "queries", *SHOWN, *anchor_columns], parts)
+    print_table(", ".join([f"by {by}", *title[2:]]), ["run", by, "queries", *SHOWN, *anchor_columns], parts)
+
+
+def print_background_dependence(gallery: str, dependence: BackgroundDependence) -> None:
+    from galleries.console import print_table
+
+    rows = [["(held-out photos)", number(estimate_as_json(dependence.held_out))]]
+    rows += [[name, number(estimate_as_json(estimate))] for name, estimate in dependence.runs.items()]
+    print_table(f"{gallery}, {dependence.embedder}", ["run", "background dependence"], rows)

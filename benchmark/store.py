@@ -1,6 +1,7 @@
 """Embeddings on disk: the only cache. Each image is embedded once by each embedder.
 
-Key: (SHA-256 of the image file's bytes, fingerprint of the embedder). Layout:
+Key: (SHA-256 of the image file's bytes, fingerprint of the embedder). Of a region of a picture, `Treatment.key` stands
+for the former: it names the mask's bytes too. Layout:
 
     store/<fingerprint>/<SHA-256 of the shard's bytes>.parquet      columns: digest, embedding
 

@@ -76,7 +76,8 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
             photo = photos.get(neighbour["file_name"])
             _draw(ax, gallery.root, photo, title, colour, neighbour, style)
     mean = record.summary["scores"]["mAP"]["value"]
-    title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}, mAP {mean:.3f}"
+    of_region = "" if record.region == "full" else f" ({record.region} only)"
+    title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}{of_region}, mAP {mean:.3f}"
     figure.suptitle(_plain(title), fontsize=9)
     try:
         # No date and no random ids in the file: the same record gives the same bytes.

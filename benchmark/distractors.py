@@ -17,6 +17,7 @@ from benchmark.store import print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import CARD_NAME, Gallery, GalleryCard, Photo
 from galleries.image_set import image_digests, new_folder, values_of, write_image_set
+from galleries.leaks import inspect_photos
 from galleries.sources import Found, told_apart
 
 Choice = Literal["random", "same-category", "nearest"]
@@ -63,10 +64,10 @@ def add_distractors(
 ) -> Gallery:
     """Write `gallery` and, to each of its categories, `number` photos of `other` as distractors; open the result.
 
-    Never taken are photos of identities that `gallery` names too, and photos with the bytes of one of its own; of
-    copies in `other`, one is. As an identity has one category, the categories take turns: in each of `number` rounds
-    every category takes one photo, whose identity is then its own. So the distractors of a smaller `number` are among
-    those of a larger, for the same seed or chooser.
+    Never taken are photos of identities that `gallery` names too, photos with the bytes of one of its own, and
+    near-duplicates of its references; of copies in `other`, one is. As an identity has one category, the categories
+    take turns: in each of `number` rounds every category takes one photo, whose identity is then its own. So the
+    distractors of a smaller `number` are among those of a larger, for the same seed or chooser.
 
     Args:
         choose: `random`: any photo. `same-category`: at random among photos whose category has the same name.
@@ -89,8 +90,14 @@ def add_distractors(
     else:
         wishes = _at_random(strangers, categories, seed, choose == "same-category")
         how = f"{choose} (seed {seed})"
-    chosen = _in_turns(strangers, wishes, number)
-    _check_enough(other, chosen, number, choose)
+    while True:
+        chosen = _in_turns(strangers, wishes, number)
+        _check_enough(other, chosen, number, choose)
+        repeated = _repeat_references(gallery, chosen, progress)
+        if not repeated:
+            break
+        for places in wishes.values():
+            places[[i for i, stranger in enumerate(strangers) if stranger.digest in repeated]] = np.inf
     added = f"{number * len(categories)} {how} from {other.card.name} {other.card.version}"
     card = replace(
         gallery.card,
@@ -143,7 +150,7 @@ def _at_random(
     place = np.empty(len(keys))
     place[sorted(range(len(keys)), key=lambda i: keys[i])] = np.arange(len(keys))
     of = np.array([stranger.photo.category for stranger in strangers])
-    return {c: np.where(of == c, place, np.inf) if is_same_category else place for c in categories}
+    return {c: np.where(of == c, place, np.inf) if is_same_category else place.copy() for c in categories}
 
 
 def _by_similarity(
@@ -220,6 +227,24 @@ def highest_similarity(queries: Rows, gallery: Rows) -> Floats:
             exact = pair_similarity(queries, gallery, q + q0, g + g0, query_norms, norms)
             np.maximum.at(highest, q + q0, exact)
     return highest
+
+
+def _repeat_references(
+    gallery: Gallery, chosen: Mapping[str, Sequence[_Stranger]], progress: Progress | None
+) -> set[str]:
+    """Digests of chosen photos that are near-duplicates of a reference."""
+    digest_of = {}
+    photos = list(gallery.split("reference"))
+    if not photos:
+        return set()
+    for category, own in chosen.items():
+        for stranger in own:
+            name = f"{FOLDER}/{stranger.digest}"  # names of two galleries may be the same
+            digest_of[name] = stranger.digest
+            photos.append(replace(stranger.photo, file_name=name, category=category, split="distractor", encounter=""))
+    return {
+        digest_of[leak.photo] for leak in inspect_photos(photos, progress=progress).leaks if leak.photo in digest_of
+    }
 
 
 def _check_enough(other: Gallery, chosen: Mapping[str, Sequence[_Stranger]], number: int, choose: Choice) -> None:

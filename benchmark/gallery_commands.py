@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from benchmark.difficulty import Difficulty, IdentityLevel, Level, Needed, Shape
     from benchmark.embedders import Embedder
     from galleries.gallery import Gallery
+    from galleries.leaks import Inspection
 
 app = typer.Typer()
 
@@ -70,11 +71,12 @@ def show(
             raise FinerRankError("--plot: draws what an embedder sees; name one with --embedder")
     opened = Gallery.open(gallery)
     overall, by_category = gallery_shape(opened)
-    difficulty = None
+    difficulty = inspection = None
     if embedder:
         loaded, root = _load(embedder, resize, size, interpolation, precision, device, store)
         with progress_bars() as progress:
             embedded = embed_gallery(opened, loaded, root, batch_size=batch_size, progress=progress, warn=note)
+            inspection = opened.inspect(progress=progress)
         difficulty = measure_difficulty(opened, embedded)
         note(f"{len(embedded.photos)} photos, {embedded.n_forward_passes} forward passes of {embedder}")
         if plot:
@@ -82,7 +84,8 @@ def show(
             note(f"{plot}: drawn")
     if as_json:
         seen = {"embedder": embedder, "fingerprint": loaded.fingerprint, **_as_json(difficulty)} if difficulty else None
-        print_json(_contents_as_json(opened) | _shape_as_json(overall, by_category) | {"difficulty": seen})
+        shapes = _shape_as_json(overall, by_category)
+        print_json(_contents_as_json(opened) | shapes | {"near_duplicates": _pairs(inspection), "difficulty": seen})
         return
     _print_contents(opened)
     for category, shape in by_category.items():
@@ -92,6 +95,13 @@ def show(
         say(f"over all {overall.n_identities} identities: chance mAP {overall.chance:.3f}")
     if difficulty:
         _print_difficulty(difficulty, published_spec(embedder))
+    if inspection:
+        pairs = _pairs(inspection) or []
+        say(f"near-duplicates: {len(pairs)}")
+        for pair in pairs[:10]:
+            say(f"  {pair['first']} ~ {pair['second']}: {pair['what']}")
+        if len(pairs) > 10:
+            say(f"  and {len(pairs) - 10} more; draw them with gallery check --picture")
     if by:
         _print_identities(opened, by_category, difficulty)
     say(f"table SHA-256 {opened.digest}")
@@ -300,8 +310,19 @@ def _shape_as_json(overall: "Shape", by_category: "Mapping[str, Shape]") -> dict
     return {
         "shape": asdict(overall),
         "shapes": {category: asdict(shape) for category, shape in by_category.items()},
-        "near_duplicates": None,
     }
+
+
+def _pairs(inspection: "Inspection | None") -> list[dict[str, str]] | None:
+    """Pairs of photos that are one picture, or almost; leaks first. None where nobody looked."""
+    if inspection is None:
+        return None
+    leaks = [
+        {"first": leak.photo, "second": leak.reference, "what": f"leak: {leak.kind} {leak.detail}".strip()}
+        for leak in inspection.leaks
+        if leak.kind != "same encounter"
+    ]
+    return leaks + [{"first": p.first, "second": p.second, "what": p.what} for p in inspection.pairs]
 
 
 def _as_json(difficulty: "Difficulty") -> dict[str, Any]:

@@ -38,7 +38,7 @@ def check(
     from galleries.errors import FinerRankError, raise_if_any
     from galleries.freeze import frozen_name_faults
     from galleries.gallery import Gallery
-    from galleries.leaks import Inspection, missing_photos
+    from galleries.leaks import inspect_table
     from galleries.pair_pictures import draw_inspection
     from galleries.sources import Found
 
@@ -47,7 +47,8 @@ def check(
         raise FinerRankError("--table-only: opens no image; leave out --picture and --embedder")
     opened, faults = Gallery.load(gallery)
     if table_only:
-        inspection = Inspection((*missing_photos(opened.photos), *opened.missing_masks()), (), (), ())
+        inspection = inspect_table(opened.photos)
+        inspection = replace(inspection, faults=(*inspection.faults, *opened.missing_masks()))
     else:
         with progress_bars() as progress:
             inspection = opened.inspect(progress=progress, alike=gate.alike)

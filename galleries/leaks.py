@@ -155,6 +155,13 @@ def inspect_photos(
     return Inspection(tuple(faults), tuple(sorted(leaks.values())), tuple(pairs), (*warnings, *_warnings(pairs)))
 
 
+def inspect_table(photos: Sequence["Photo"]) -> Inspection:
+    """What can be seen without opening an image: missing files, and encounters on both sides."""
+    remedy = "put the file there, or remove its row"
+    faults = [Fault(photo.file_name, "no such file", remedy) for photo in photos if not is_file(photo.path)]
+    return Inspection(tuple(faults), tuple(sorted(_same_encounters(photos).values())), (), ())
+
+
 _NOTHING = Leak("", "", "")
 
 
@@ -263,9 +270,3 @@ def _warnings(pairs: Sequence[Pair]) -> list[str]:
         + (f", and {len(own) - N_SHOWN} more pairs" if len(own) > N_SHOWN else "")
         for kind, own in sorted(by_kind.items())
     ]
-
-
-def missing_photos(photos: Sequence["Photo"]) -> list[Fault]:
-    """Photos whose file is not there, without opening any."""
-    remedy = "put the file there, or remove its row"
-    return [Fault(photo.file_name, "no such file", remedy) for photo in photos if not is_file(photo.path)]

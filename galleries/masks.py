@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -243,7 +243,7 @@ def _kept(path: Path, made_from: str, content: bytes) -> "Mask | None":
     except BadImage:
         return None
     # Image editors drop the note: a mask without one was retouched, and is worth more than a new one.
-    note = getattr(mask, "text", {}).get(NOTE)
+    note = mask.info.get(NOTE)
     if note not in (None, made_from):
         return None
     try:
@@ -308,6 +308,8 @@ class _MaskFolder:
             raise FinerRankError(f"{place}: cannot be written ({error.strerror}); check permissions and disk") from None
         finally:
             shutil.rmtree(self._path, ignore_errors=True)
+            with suppress(OSError):  # not empty: of use
+                place.parent.rmdir()
             self._path = place
 
     def _refuse_outside(self, folder: Path) -> None:

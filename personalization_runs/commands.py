@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
 from galleries.errors import printable
 from galleries.mask_command import add_mask_command
+from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
 
 app = typer.Typer(no_args_is_help=True, help="Import, check and look at runs: the images that one model made.")
 import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")

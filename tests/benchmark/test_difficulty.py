@@ -341,7 +341,7 @@ def test_show_says_what_evaluate_says(zoo: Path, cli: Cli, difficulty: Difficult
         assert overall["copied_reference"][metric] == anchors["copied_reference"][metric]
     assert overall["chance_mAP"] == shown["shape"]["chance"] == anchors["chance"]["mAP"]["value"]
     assert [HardPair(**pair) for pair in shown["difficulty"]["hardest_pairs"]] == list(difficulty.pairs)
-    assert shown["near_duplicates"] is None
+    assert shown["near_duplicates"] == []
 
 
 def test_show_prints_tables_and_draws(zoo: Path, cli: Cli, tmp_path: Path, difficulty: Difficulty) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,45 @@ def test_a_cached_repository_is_used_and_named_by_its_commit(
     segmenter = find_segmenter("me/red", size=64, trust_remote_code=True)
     report = make_masks(open_gallery(zoo), segmenter, force=True)
     assert report.shares == masked(zoo, tmp_path / "red", force=True).shares
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_of_a_repository_only_what_is_needed_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    names = ["config.json", "net.py", "README.md", "onnx/model.onnx", "optimizer.bin", f"model.fp16.{ending}"]
+    names += ["pytorch_model.bin", *(["model.safetensors"] if ending == "safetensors" else [])]
+    snapshot = tmp_path / "abc"
+    snapshot.mkdir()
+
+    def fetch(repository: str, revision: str | None, allow_patterns: Sequence[str] = (), **options: object) -> str:
+        if options:
+            raise LookupError("not cached")
+        if repository != "me/net":
+            raise PermissionError("gated: ask its owner\nmore")
+        for name in names:
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (snapshot / name).write_text("{}")
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.setattr("galleries.model_folders._why_hub_is_out_of_reach", lambda: None)
+    found = find_model("me/net", "v1")
+    weights = "model.safetensors" if ending == "safetensors" else "pytorch_model.bin"
+    assert (found.name, found.weights) == ("me/net@abc", (snapshot / weights,))
+    assert {path.name for path in snapshot.iterdir()} == {"config.json", "net.py", weights}
+    with pytest.raises(FinerRankError, match=r"cannot be fetched \(gated: ask its owner\)"):
+        find_model("me/secret")
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (snapshot / name).unlink(missing_ok=True)
+    names[:] = ["config.json"]
+    with pytest.raises(FinerRankError, match=r"no model\.safetensors or pytorch_model\.bin there"):
+        find_model("me/net")
+
+
+def test_without_transformers_the_extra_is_named(zoo: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers.models.auto", None)
+    assert lacking(refused(zoo, model), "transformers", "not installed", "finer-rank[masks]") == []
 
 
 def test_labels_that_a_model_lacks_are_answered_with_those_that_it_has(zoo: Path, painted: Path, model: Path) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmark.options import (
+    BatchSize,
+    Device,
+    GalleryOption,
+    Interpolation,
+    Precision,
+    Resize,
+    Size,
+    Store,
+    load_embedders,
+    load_runs,
+    one_of,
+)
 from galleries.options import AsJson
 
 if TYPE_CHECKING:
@@ -29,17 +41,11 @@ MANY_IDENTITIES, MANY_PHOTOS, FIXED_IDENTITIES = 100, 10, 10
 MEANS = {"mAP": "mean_average_precision", "AUC": "auc", "chance_mAP": "chance"}
 """Column → field of `DrawScores`, of which it is the mean over draws."""
 WITH_BAND = ("mAP", "AUC")
-FORMATS = (".png", ".pdf", ".svg", ".webp")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind tell apart; each line has a marker of its own too."""
-MARKERS = "osD^vPX*"
 
 
 @app.command()
 def ablate(
-    gallery: Annotated[
-        Path, typer.Option("--gallery", "-g", help="Gallery folder, or any tree that gallery check accepts.")
-    ],
+    gallery: GalleryOption,
     embedder: Annotated[str, typer.Option("--embedder", "-e", help="The judge; see evaluate.")],
     run: Annotated[
         list[Path] | None,
@@ -62,17 +68,13 @@ def ablate(
     category: Annotated[str, typer.Option(help="Draw from it alone, not from each.", show_default=False)] = "",
     plot: Annotated[Path | None, typer.Option(help="Picture to write: .png, .pdf, .svg or .webp.")] = None,
     out: Annotated[Path | None, typer.Option(help="Table to write: .csv.")] = None,
-    resize: Annotated[
-        str | None, typer.Option(help="squash, crop or pad, in place of the judge's own way.", show_default=False)
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Input size in pixels, in place of the judge's own.")] = None,
-    interpolation: Annotated[
-        str | None, typer.Option(help="bilinear, bicubic, lanczos or nearest. With --resize or --size: bicubic.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    store: Annotated[
-        Path | None, typer.Option(help="Embedding store; $FINER_RANK_STORE or your cache folder by default.")
-    ] = None,
+    resize: Resize = None,
+    size: Size = None,
+    interpolation: Interpolation = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how the score depends on the gallery's shape: identities x photos of each.
@@ -83,36 +85,26 @@ def ablate(
     """
     from benchmark.ablation import Sampler
     from benchmark.ablation import ablate as ablate_shapes
-    from benchmark.commands import _one_of, _run_folders
+    from benchmark.ablation_plot import draw_ablation
     from benchmark.embed import embed_gallery
-    from benchmark.embedders import load_embedder
-    from benchmark.store import default_store
     from galleries.console import note, print_json, progress_bars
     from galleries.errors import FinerRankError, below, raise_if_any
+    from galleries.figures import FORMATS
     from galleries.gallery import Gallery
     from galleries.tables import write_csv
-    from personalization_runs.run import Run
 
-    _one_of("--choose", choose, ("random", "k-means"))
-    _one_of("--resize", resize, ("squash", "crop", "pad"))
-    _one_of("--interpolation", interpolation, ("bilinear", "bicubic", "lanczos", "nearest"))
+    one_of("--choose", choose, ("random", "k-means"))
     if chooser is not None and choose == "random":
         raise FinerRankError(f"--chooser {chooser}: random photos need none; add --choose k-means")
     for option, path, endings in (("--plot", plot, FORMATS), ("--out", out, (".csv",))):
         if path is not None and (path.suffix.lower() not in endings or not path.parent.is_dir()):
             raise FinerRankError(f"{option} {path}: name a file in a folder there is, ending in {', '.join(endings)}")
     wanted = parse_grid(grid) if grid else ()
-    root = store or default_store()
-    how: dict[str, Any] = {"resize": resize, "size": size, "interpolation": interpolation}
-    judge = load_embedder(embedder, device=device, memo=root, **how)
-    other = load_embedder(chooser, device=device, memo=root) if chooser else None
+    [judge], root = load_embedders([embedder], resize, size, interpolation, precision, device, store)
+    other = load_embedders([chooser], None, None, None, precision, device, store)[0][0] if chooser else None
     opened, faults = Gallery.load(gallery)
-    faults = below(opened.root, faults)
-    runs: list[Run] = []
-    for folder in (folder for given in run or [] for folder in _run_folders(given)):
-        opened_run, wrong = Run.load(folder)
-        runs.append(opened_run)
-        faults += below(opened_run.root, wrong)
+    runs, run_faults = load_runs(run or [])
+    faults = [*below(opened.root, faults), *run_faults]
     raise_if_any("cannot be drawn from", faults)
     asked_for = asked_for_by_all(runs, opened)
     make_sampler = partial(Sampler, opened.photos, asked_for=asked_for, category=category, seed=seed)
@@ -120,9 +112,11 @@ def ablate(
     make_sampler().fitting(cells)  # refuses a grid before anything is embedded
     with progress_bars() as progress:
         files, notes = usable_images(opened, runs, progress)
-        photos = embed_gallery(opened, judge, root, progress=progress, warn=note)
+        photos = embed_gallery(opened, judge, root, batch_size=batch_size, progress=progress, warn=note)
         asking, n_passes = embed_runs(runs, opened, files, judge, root, progress) if runs else ([], 0)
-        chosen_by = embed_gallery(opened, other, root, progress=progress, warn=note) if other else photos
+        chosen_by = (
+            embed_gallery(opened, other, root, batch_size=batch_size, progress=progress, warn=note) if other else photos
+        )
         sampler = make_sampler(chooser_rows=chosen_by.rows if choose == "k-means" else None)
         found = ablate_shapes(photos.photos, photos.rows, sampler, cells, runs=asking, n_draws=draws, progress=progress)
     for row in found.cells:
@@ -139,7 +133,7 @@ def ablate(
         except OSError as error:
             raise FinerRankError(f"--out {out}: cannot be written ({error.strerror}); name another file") from None
     if plot is not None:
-        draw_plot(rows, title, plot)
+        draw_ablation(rows, title, plot)
     work = {judge.spec: {"images": len(files), "forward_passes": photos.n_forward_passes + n_passes}}
     if other:
         of_other = work.setdefault(other.spec, {"images": len(opened.photos), "forward_passes": 0})
@@ -210,10 +204,10 @@ def asked_for_by_all(runs: "Sequence[Run]", gallery: "Gallery") -> frozenset[str
     Raises:
         FinerRankError: there is none, or two runs have one name.
     """
-    from benchmark.protocol import _check_names
+    from benchmark.protocol import refuse_same_names
     from galleries.errors import FinerRankError
 
-    _check_names(runs)
+    refuse_same_names(runs)
     if not runs:
         return None
     shared = frozenset.intersection(*(frozenset(query.identity for query in run.queries(gallery)) for run in runs))
@@ -318,83 +312,3 @@ def print_cells(rows: Sequence[dict[str, Any]], title: str) -> None:
         ]
         cells.append([row["run"], *cell] if has_runs else cell)
     print_table(title, ["run", *columns] if has_runs else columns, cells)
-
-
-def draw_plot(rows: Sequence[dict[str, Any]], title: str, out: Path) -> None:
-    """mAP and AUC with their bands, once against identities and once against photos; chance is dashed.
-
-    Each panel shows the longest row of cells of its kind. Runs are told apart by colour and marker.
-
-    Args:
-        rows: what `as_row` returns.
-
-    Raises:
-        FinerRankError: the picture cannot be written.
-    """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
-
-    from galleries.errors import FinerRankError, printable
-
-    runs = list(dict.fromkeys(row["run"] or "" for row in rows))
-    is_alone = len(runs) == 1
-    lines = [("mAP", "AUC")] if is_alone else [("mAP",), ("AUC",)]
-    panels = _longest_rows(rows)
-    figure = Figure(figsize=(1.2 + 4 * len(panels), 1.2 + 3 * len(lines)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(lines), len(panels), squeeze=False, sharex="col", sharey=True)
-    solid: dict[str, Any] = {}
-    dashed: dict[str, Any] = {}
-    for line, shown in zip(axes, lines, strict=True):
-        line[0].set_ylabel(" and ".join(shown))
-        for ax, (varied, label, of) in zip(line, panels, strict=True):
-            for i, (run, score) in enumerate((run, score) for run in runs for score in shown):
-                own = [row for row in of if (row["run"] or "") == run and row[score] is not None]
-                x, mean, chance = ([row[key] for row in own] for key in (varied, score, "chance_mAP"))
-                ends = [[row[f"{score}_band_{end}"] for row in own] for end in ("low", "high")]
-                colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-                if None not in ends[0]:
-                    ax.fill_between(x, *ends, color=colour, alpha=0.15, linewidth=0)
-                    ax.vlines(x, *ends, color=colour, alpha=0.5, linewidth=1)
-                (solid[f"{run} {score}".strip() if is_alone else run],) = ax.plot(
-                    x, mean, color=colour, marker=marker, markersize=5
-                )
-                grey = colour if is_alone else "#666666"
-                at = chance if score == "mAP" else [0.5] * len(x)
-                (drawn,) = ax.plot(x, at, color=grey, linestyle="--", linewidth=1.2, marker="_", markersize=5)
-                dashed[f"{score} by chance" if is_alone else "chance"] = drawn
-            ax.set_xscale("log")
-            ax.xaxis.set_minor_locator(NullLocator())
-            values = sorted({row[varied] for row in of})
-            ax.set_xticks(values, [str(value) for value in values])
-            ax.set(ylim=(-0.02, 1.02), xlabel=label if ax in axes[-1] else "")
-            ax.grid(color="#dddddd", linewidth=0.6)
-            ax.spines[["top", "right"]].set_visible(False)
-    names = [name if len(name) <= 40 else f"{name[:39]}…" for name in (*solid, *dashed)]
-    title, *names = (printable(text).replace("$", r"\$") for text in (title, *names))
-    figure.suptitle(title, fontsize=10, wrap=True)
-    handles = [*solid.values(), *dashed.values()]
-    figure.legend(handles, names, loc="outside lower center", ncols=2 * len(panels), frameon=False)
-    metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    try:
-        with rc_context({"svg.hashsalt": "finer-rank"}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; names may be in any script
-            figure.savefig(out, dpi=150, metadata=metadata.get(out.suffix.lower()))
-    except OSError as error:
-        raise FinerRankError(f"--plot {out}: cannot be written ({error.strerror}); name another file") from None
-
-
-def _longest_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """What each panel varies, its label, and its cells in order; one panel where there is no row of two cells."""
-    panels = []
-    for varied, fixed, label in (
-        ("identities_per_category", "photos_per_identity", "identities per category ({} photos of each)"),
-        ("photos_per_identity", "identities_per_category", "photos per identity ({} identities per category)"),
-    ):
-        values = {row["cell"]: row[fixed] for row in rows}.values()
-        longest = max(values, key=lambda value: ([*values].count(value), value))
-        of = sorted((row for row in rows if row[fixed] == longest), key=lambda row: row[varied])
-        panels.append((varied, label.format(longest), of))
-    return [panel for panel in panels if panel[2][0]["cell"] != panel[2][-1]["cell"]] or panels[:1]

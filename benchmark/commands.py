@@ -5,6 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.options import (
+    BatchSize,
+    Device,
+    GalleryOption,
+    Interpolation,
+    Precision,
+    Resize,
+    Runs,
+    Size,
+    Store,
+    load_embedders,
+    load_runs,
+    one_of,
+)
 from galleries.options import AsJson
 
 app = typer.Typer()
@@ -12,9 +26,7 @@ app = typer.Typer()
 
 @app.command()
 def evaluate(
-    gallery: Annotated[
-        Path, typer.Option("--gallery", "-g", help="Gallery folder, or any tree that gallery check accepts.")
-    ],
+    gallery: GalleryOption,
     embedder: Annotated[
         list[str],
         typer.Option(
@@ -24,10 +36,7 @@ def evaluate(
             "or clip, dino, dinov2. Repeatable.",
         ),
     ],
-    run: Annotated[
-        list[Path] | None,
-        typer.Option("--run", "-r", help="Run folder, or a folder of imported runs. Repeatable."),
-    ] = None,
+    run: Runs = None,
     more_runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[RUN]...", help="Further runs, so that --run runs/* works."),
@@ -37,15 +46,9 @@ def evaluate(
         typer.Option(help="Folder for the records, one per run and embedder; none are kept without it."),
     ] = None,
     by: Annotated[str, typer.Option(help="Also print scores by: identity, or category.", show_default=False)] = "",
-    resize: Annotated[
-        str | None,
-        typer.Option(help="squash, crop or pad, in place of the model's own way.", show_default=False),
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Input size in pixels, in place of the model's own.")] = None,
-    interpolation: Annotated[
-        str | None,
-        typer.Option(help="bilinear, bicubic, lanczos or nearest. With --resize or --size: bicubic."),
-    ] = None,
+    resize: Resize = None,
+    size: Size = None,
+    interpolation: Interpolation = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,16 +65,12 @@ def evaluate(
             "which the query's references do not show are left out of its ranking.",
         ),
     ] = False,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16; recorded.")] = "fp32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per forward pass; halved when memory ends.")
-    ] = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    batch_size: BatchSize = None,
     neighbours: Annotated[int, typer.Option(min=1, help="Nearest photos to keep of each query.")] = 10,
     skip_broken: Annotated[bool, typer.Option(help="Score the readable images when some are not.")] = False,
-    store: Annotated[
-        Path | None, typer.Option(help="Embedding store; $FINER_RANK_STORE or your cache folder by default.")
-    ] = None,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Score runs on a gallery: retrieval mAP with intervals, between anchors.
@@ -81,47 +80,24 @@ def evaluate(
     Example: finer-rank evaluate --gallery pets --run runs/ip_adapter --embedder dinov2 --out records
     """
     from benchmark.dependence import background_dependence
-    from benchmark.embedders import load_embedder
     from benchmark.protocol import Options
     from benchmark.protocol import evaluate as evaluate_runs
     from benchmark.records import refuse_other_record, write_record
     from benchmark.regions import FULL, REGIONS
     from benchmark.report import evaluations_as_json, print_background_dependence, print_evaluation
-    from benchmark.store import default_store
     from galleries.console import note, print_json, progress_bars
-    from galleries.errors import FinerRankError, below
+    from galleries.errors import below
     from galleries.gallery import Gallery
-    from personalization_runs.run import Run
 
-    _one_of("--resize", resize, ("squash", "crop", "pad"))
-    _one_of("--interpolation", interpolation, ("bilinear", "bicubic", "lanczos", "nearest"))
-    _one_of("--by", by or None, ("identity", "category"))
-    if len(set(embedder)) < len(embedder):
-        raise FinerRankError("--embedder: one is named twice; name each once")
+    one_of("--by", by or None, ("identity", "category"))
     asked = region or [FULL]
     for name in asked:
-        _one_of("--region", name, REGIONS)
+        one_of("--region", name, REGIONS)
     regions = tuple(name for name in REGIONS if name in asked)
-    root = store or default_store()
-    embedders = [
-        load_embedder(
-            spec,
-            resize=resize,  # type: ignore[arg-type]
-            size=size,
-            interpolation=interpolation,  # type: ignore[arg-type]
-            precision=precision,
-            device=device,
-            memo=root,
-        )
-        for spec in embedder
-    ]
+    embedders, root = load_embedders(embedder, resize, size, interpolation, precision, device, store)
     opened, faults = Gallery.load(gallery)
-    faults = below(opened.root, faults)
-    runs = []
-    for path in (path for given in [*(run or []), *(more_runs or [])] for path in _run_folders(given)):
-        opened_run, wrong = Run.load(path)
-        runs.append(opened_run)
-        faults += below(opened_run.root, wrong)
+    runs, run_faults = load_runs([*(run or []), *(more_runs or [])])
+    faults = [*below(opened.root, faults), *run_faults]
     options = Options(neighbours, skip_broken, batch_size, regions=regions, same_viewpoint=same_viewpoint)
     with progress_bars() as progress:
         evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note, faults)
@@ -161,23 +137,6 @@ def evaluate(
         )
     if folders:
         note(f"records: {out}")
-
-
-def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> None:
-    from galleries.errors import FinerRankError
-
-    if value is not None and value not in known:
-        raise FinerRankError(f"{option} {value}: unknown; write {', '.join(known)}")
-
-
-def _run_folders(path: Path) -> list[Path]:
-    """A run folder itself, or the runs in a folder of runs."""
-    from galleries.tables import find_metadata
-    from personalization_runs.run import CARD_NAME
-
-    if not path.is_dir() or (path / CARD_NAME).is_file() or find_metadata(path):
-        return [path]
-    return sorted(card.parent for card in path.glob(f"*/{CARD_NAME}")) or [path]
 
 
 def _record_name(record: Any) -> str:
@@ -224,8 +183,8 @@ def compare(
     from galleries.errors import FinerRankError
 
     column = {"mAP": "average_precision", "AUC": "auc", "rank_1": "rank_1", "MAP@R": "map_at_r"}
-    _one_of("--metric", metric, tuple(column))
-    _one_of("--region", region or None, REGIONS)
+    one_of("--metric", metric, tuple(column))
+    one_of("--region", region or None, REGIONS)
     found = [(folder, read_record(folder)) for folder in find_records(record)]
     of_region = [(folder, each) for folder, each in found if region in ("", each.region)]
     if not of_region:
@@ -325,7 +284,7 @@ def bench(
     from galleries.console import print_json, print_table
     from galleries.errors import FinerRankError
 
-    _one_of("bench", what, ("ranking",))
+    one_of("bench", what, ("ranking",))
     if relevant >= gallery:
         raise FinerRankError(f"--relevant {relevant}: must be less than --gallery {gallery}")
     found = bench_ranking(queries, gallery, dim, relevant, repeats)

@@ -1,13 +1,13 @@
 """A picture of how hard a gallery is: its shape, its held-out photos, and the identities that are hardest to tell."""
 
 import math
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.difficulty import Difficulty, HardPair, IdentityLevel
-from galleries.errors import FinerRankError, printable
+from galleries.errors import FinerRankError
+from galleries.figures import THUMBNAIL_PX, check_format, plain, save_figure, shorten
 from galleries.gallery import Gallery, Photo
 from galleries.images import BadImage, decode_image, read_image_bytes
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DARK, LIGHT, OTHER = "#20639b", "#a9c4dc", "#c0392b"
-FORMATS = (".png", ".pdf", ".svg", ".jpg", ".webp")
-THUMBNAIL_PX = 256
 FEW = 40
 """Identities up to which each has its own bar and name."""
 PAIRS_A_LINE = 5
@@ -28,8 +26,7 @@ def draw_difficulty(gallery: Gallery, difficulty: Difficulty, embedder: str, out
     Raises:
         FinerRankError: a photo cannot be read, or `out` cannot be written.
     """
-    refuse_other_formats(out)
-    from matplotlib import rc_context
+    check_format(out)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -54,23 +51,8 @@ def draw_difficulty(gallery: Gallery, difficulty: Difficulty, embedder: str, out
         for i, pair in enumerate(difficulty.pairs):
             line, column = divmod(i, PAIRS_A_LINE)
             _draw_pair(axes[line][3 * column], axes[line][3 * column + 1], pair, first)
-    figure.suptitle(_plain(f"{gallery.card.name} {gallery.card.version}, {embedder}"), fontsize=10)
-    try:
-        # No date and no random ids in the file.
-        metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-        with rc_context({"svg.hashsalt": "finer-rank"}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; names may be in any script
-            figure.savefig(out, dpi=110, metadata=metadata.get(out.suffix.lower()))
-    except OSError as error:
-        raise FinerRankError(f"{out}: cannot be written ({error.strerror}); name another --plot") from None
-
-
-def refuse_other_formats(out: Path) -> None:
-    """Raises:
-    FinerRankError: a file name that says no picture format.
-    """
-    if out.suffix.lower() not in FORMATS:
-        raise FinerRankError(f"{out}: no picture format; end its name in {', '.join(FORMATS)}")
+    figure.suptitle(plain(f"{gallery.card.name} {gallery.card.version}, {embedder}"), fontsize=10)
+    save_figure(figure, out)
 
 
 def _draw_photos_per_identity(ax: "Axes", identities: tuple[IdentityLevel, ...]) -> None:
@@ -81,7 +63,7 @@ def _draw_photos_per_identity(ax: "Axes", identities: tuple[IdentityLevel, ...])
         ordered = sorted(identities, key=lambda i: (i.n_gallery, i.category, i.identity))
         ax.barh(range(len(ordered)), [i.n_gallery for i in ordered], color=DARK)
         size = 8 if len(ordered) <= 20 else 6.5
-        ax.set_yticks(range(len(ordered)), [_plain(_short(i.identity)) for i in ordered], fontsize=size)
+        ax.set_yticks(range(len(ordered)), [plain(shorten(i.identity)) for i in ordered], fontsize=size)
         ax.set_ylim(-0.6, len(ordered) - 0.4)
         ax.set_xlabel("photos", fontsize=8)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -118,7 +100,7 @@ def _draw_precisions(ax: "Axes", difficulty: Difficulty) -> None:
         dots = [(place, precision) for place, (_, i) in enumerate(known) for precision in i.precisions]
         xs, ys = zip(*dots, strict=True)
         ax.scatter(xs, ys, s=9, color=LIGHT, edgecolors=DARK, linewidths=0.4, label="a photo")
-        names = [_plain(_short(i.identity)) for _, i in known]
+        names = [plain(shorten(i.identity)) for _, i in known]
         turned: dict[str, Any] = {"rotation": 60, "ha": "right"} if len(known) > 6 else {}
         ax.set_xticks(places, names, fontsize=7, **turned)
         ax.scatter(places, [mean for mean, _ in known], s=28, color=DARK, marker="D", label="mean", zorder=3)
@@ -163,15 +145,5 @@ def _draw_pair(left: "Axes", right: "Axes", pair: HardPair, first: dict[str, Pho
         ax.imshow(square)
         ax.set_xticks([])
         ax.set_yticks([])
-        ax.set_xlabel(_plain(_short(identity)), fontsize=7)
+        ax.set_xlabel(plain(shorten(identity)), fontsize=7)
         ax.set_title(title, fontsize=8, loc="left", color=OTHER)
-
-
-def _short(text: str, length: int = 20) -> str:
-    """`text` without its middle where it is long: names often differ at the end alone."""
-    return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 :]}"
-
-
-def _plain(text: str) -> str:
-    """Text without mathematics or control characters: names come from strangers."""
-    return printable(text).replace("$", r"\$")

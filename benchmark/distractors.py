@@ -10,8 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from benchmark.embed import Progress, embed_gallery
-from benchmark.embedders import Embedder
-from benchmark.judge import _without_folder as published_spec
+from benchmark.embedders import Embedder, published_spec
 from benchmark.rank import Floats, Rows, pair_similarity, product_error, row_norms
 from benchmark.store import print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any

@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.store import default_store
 from galleries.images import n_decoding_threads
 
-EXTRAS = ("generate", "perceptual", "cluster", "dev")
+EXTRAS = ("generate", "masks", "wildlife", "perceptual", "cluster", "dev")
 
 
 def report() -> dict[str, dict[str, Any]]:

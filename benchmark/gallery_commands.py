@@ -6,29 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmark.options import BatchSize, Device, Interpolation, Precision, Resize, Size, Store, load_embedders
 from galleries.options import AsJson, GalleryPath, Name, Out, Seed, Symlink, Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from benchmark.difficulty import Difficulty, IdentityLevel, Level, Needed, Shape
-    from benchmark.embedders import Embedder
     from galleries.gallery import Gallery
     from galleries.leaks import Inspection
 
 app = typer.Typer()
-
-Resize = Annotated[
-    str | None, typer.Option(help="squash, crop or pad, in place of the model's own way.", show_default=False)
-]
-Size = Annotated[int | None, typer.Option(help="Input size in pixels, in place of the model's own.")]
-Interpolation = Annotated[
-    str | None, typer.Option(help="bilinear, bicubic, lanczos or nearest. With --resize or --size: bicubic.")
-]
-Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per forward pass; halved when memory ends.")]
-Store = Annotated[Path | None, typer.Option(help="Embedding store; $FINER_RANK_STORE or your cache folder by default.")]
 
 
 @app.command()
@@ -56,24 +44,25 @@ def show(
     Example: finer-rank gallery show pets --embedder dinov2 --plot pets.png
     """
     from benchmark.difficulty import gallery_shape, measure_difficulty
-    from benchmark.difficulty_plot import draw_difficulty, refuse_other_formats
+    from benchmark.difficulty_plot import draw_difficulty
     from benchmark.embed import embed_gallery
-    from benchmark.judge import _without_folder as published_spec
+    from benchmark.embedders import published_spec
     from galleries.console import note, print_json, progress_bars, say
     from galleries.errors import FinerRankError
+    from galleries.figures import check_format
     from galleries.gallery import Gallery
 
     if by not in ("", "identity"):
         raise FinerRankError(f"--by {by}: unknown; write identity")
     if plot:
-        refuse_other_formats(plot)
+        check_format(plot)
         if not embedder:
             raise FinerRankError("--plot: draws what an embedder sees; name one with --embedder")
     opened = Gallery.open(gallery)
     overall, by_category = gallery_shape(opened)
     difficulty = inspection = None
     if embedder:
-        loaded, root = _load(embedder, resize, size, interpolation, precision, device, store)
+        [loaded], root = load_embedders([embedder], resize, size, interpolation, precision, device, store)
         with progress_bars() as progress:
             embedded = embed_gallery(opened, loaded, root, batch_size=batch_size, progress=progress, warn=note)
             inspection = opened.inspect(progress=progress)
@@ -150,7 +139,7 @@ def distractors(
     opened, strangers = Gallery.open(gallery), Gallery.open(other)
     chooser = None
     if embedder:
-        loaded, root = _load(embedder, resize, size, interpolation, precision, device, store)
+        [loaded], root = load_embedders([embedder], resize, size, interpolation, precision, device, store)
         chooser = Chooser(loaded, root, batch_size)
     with progress_bars() as progress:
         made = add_distractors(
@@ -168,35 +157,6 @@ def distractors(
             warn=note,
         )
     say(f"{out}: {len(made.split('distractor'))} distractors, {len(made.photos)} photos; {made.card.distractors}")
-
-
-def _load(
-    spec: str,
-    resize: str | None,
-    size: int | None,
-    interpolation: str | None,
-    precision: str,
-    device: str,
-    store: Path | None,
-) -> "tuple[Embedder, Path]":
-    """The embedder that the options describe, and the store's folder."""
-    from benchmark.commands import _one_of
-    from benchmark.embedders import load_embedder
-    from benchmark.store import default_store
-
-    _one_of("--resize", resize, ("squash", "crop", "pad"))
-    _one_of("--interpolation", interpolation, ("bilinear", "bicubic", "lanczos", "nearest"))
-    root = store or default_store()
-    embedder = load_embedder(
-        spec,
-        resize=resize,  # type: ignore[arg-type]
-        size=size,
-        interpolation=interpolation,  # type: ignore[arg-type]
-        precision=precision,
-        device=device,
-        memo=root,
-    )
-    return embedder, root
 
 
 # ---- what show prints

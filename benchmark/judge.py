@@ -24,7 +24,7 @@ from benchmark.aggregates import (
     matched_anchors,
     retention,
 )
-from benchmark.embedders import Embedder
+from benchmark.embedders import Embedder, published_spec
 from benchmark.pool import Asked, Pool, chance_scores
 from benchmark.rank import GALLERY_BLOCK, Floats, Rows, pair_similarity, row_norms
 from benchmark.record_tables import Files, as_table, images_digest, masks_digest, neighbour_columns, query_columns
@@ -239,7 +239,7 @@ class Judge:
             "run": {"name": run.card.model, **_present(asdict(run.card)), **self._digests(run)},
             "gallery": {**_present(asdict(self.gallery.card)), **self._digests(self.gallery)},
             **({} if self.region == FULL else {"masks": self._masks(run)}),
-            "embedder": {"spec": _without_folder(self.embedder.spec), "fingerprint": self.embedder.fingerprint,
+            "embedder": {"spec": published_spec(self.embedder.spec), "fingerprint": self.embedder.fingerprint,
                          **self.embedder.description},
             "n_images": len({query.image.file_name for query in queries}),
             "n_images_left_out": sum(image.path not in self.row_of for image in run.images),
@@ -360,11 +360,3 @@ class Judge:
 
 def _present(card: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in card.items() if value}
-
-
-def _without_folder(spec: str) -> str:
-    """A spec whose files are named without their folders: records are published."""
-    model, at, weights = spec.partition("@")
-    start, colon, folder = model.partition("local-dir:")
-    model = f"{start}{colon}{Path(folder).name}" if colon else model
-    return f"{model}{at}{Path(weights).name}" if at and "hf-hub:" not in model else model + at + weights

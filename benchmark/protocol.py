@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark.aggregates import Aggregate, Answer
+from benchmark.distractors import chooser_note
 from benchmark.embed import ImageFile, Progress, embed_images, image_files
 from benchmark.embedders import Embedder
 from benchmark.judge import Judge, Options
@@ -77,7 +78,7 @@ def evaluate(
         FinerRankError: an embedder that cannot be loaded; the same viewpoint is asked for, and none is known.
     """
     options = options or Options()
-    _check_names(runs)
+    refuse_same_names(runs)
     if options.same_viewpoint:
         _check_viewpoints(gallery)
     if not known_faults:
@@ -118,6 +119,7 @@ def evaluate(
             rows_of_keys = embedded[region].row_of
             row_of = {path: rows_of_keys[file.key] for path, file in own.items() if file.key in rows_of_keys}
             opinion = Judge(gallery, own, row_of, embedded[region].rows, embedder, options, region).opinion(runs)
+            remark = chooser_note(gallery.card, embedder)
             left_out = [*faults, *(mask_faults if region != FULL else ()), *embedded[region].faults]
             evaluations.append(
                 Evaluation(
@@ -128,7 +130,7 @@ def evaluate(
                     n_distinct=len({file.key for file in own.values()}),
                     n_forward_passes=embedded[region].n_forward_passes,
                     left_out=tuple(str(fault) for fault in left_out),
-                    notes=(*copies, *opinion.notes),
+                    notes=(*copies, *([remark] if remark else []), *opinion.notes),
                     region=region,
                     positives=SAME_VIEWPOINT if options.same_viewpoint else ALL,
                     n_left_out=n_asked - len(row_of),
@@ -194,7 +196,7 @@ def _check_viewpoints(gallery: Gallery) -> None:
         raise FinerRankError(f"{gallery.root}: no photo has a viewpoint; {remedy}")
 
 
-def _check_names(runs: Sequence[Run]) -> None:
+def refuse_same_names(runs: Sequence[Run]) -> None:
     names = [run.card.model for run in runs]
     for name in names:
         if names.count(name) > 1:

@@ -40,7 +40,7 @@ DropLeaks = Annotated[
 KeepLeaks = Annotated[bool, typer.Option("--keep-leaks", help="Keep them; the card says how many.")]
 Picture = Annotated[
     Path | None,
-    typer.Option(help="Draw the pairs that the leak gate found: .png, .jpg, .webp or .pdf.", show_default=False),
+    typer.Option(help="Draw the pairs that the leak gate found: .png, .pdf, .svg, .jpg or .webp.", show_default=False),
 ]
 GateEmbedder = Annotated[
     str,
@@ -77,14 +77,14 @@ def read_gate(
         FinerRankError: options that contradict each other, or an unknown embedder.
     """
     from galleries.errors import FinerRankError
-    from galleries.pair_pictures import check_picture
+    from galleries.figures import check_format
 
     if drop_leaks and keep_leaks:
         raise FinerRankError("--drop-leaks and --keep-leaks: give one of the two")
     if near is not None and not embedder:
         raise FinerRankError("--near: of which encoder? Name it with --embedder")
     if picture:
-        check_picture(picture)
+        check_format(picture)
     # Embedders live in a package above this one, which hands them down through the context.
     alike = ctx.obj(embedder, near) if embedder else None
     return Gate("drop" if drop_leaks else "keep" if keep_leaks else "refuse", picture, alike)

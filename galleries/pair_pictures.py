@@ -1,27 +1,18 @@
 """Pairs of photos side by side, for a person to judge."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from galleries.errors import FinerRankError, printable
+from galleries.figures import THUMBNAIL_PX, plain, save_figure
 from galleries.images import BadImage, decode_image, read_image_bytes
 
 if TYPE_CHECKING:
     from galleries.leaks import Inspection
     from galleries.sources import Found
 
-FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 MAX_PAIRS = 60
-THUMBNAIL_PX = 256
 PAIRS_A_ROW = 3
-
-
-def check_picture(out: Path) -> None:
-    """Refuse a name that no picture can be written under, before anything long is begun."""
-    if out.suffix.lower() not in FORMATS:
-        raise FinerRankError(f"{out}: no picture format; end its name in {', '.join(FORMATS)}")
 
 
 def draw_inspection(inspection: "Inspection", images: "Mapping[str, Found]", out: Path) -> bool:
@@ -39,7 +30,6 @@ def draw_inspection(inspection: "Inspection", images: "Mapping[str, Found]", out
 
 
 def draw_pairs(pairs: "Sequence[tuple[Found, Found, str]]", n_pairs: int, out: Path) -> None:
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,7 +43,7 @@ def draw_pairs(pairs: "Sequence[tuple[Found, Found, str]]", n_pairs: int, out: P
             ax.set_axis_off()
     for (left, right), (first, second, what) in zip(axes, pairs, strict=False):
         for ax, image, title in ((left, first, what), (right, second, "")):
-            ax.set_title(_plain(f"{title}\n{_tail(image.name)}"), fontsize=7, loc="left")
+            ax.set_title(plain(f"{title}\n{_tail(image.name)}"), fontsize=7, loc="left")
             try:
                 content = read_image_bytes(image.path) if image.content is None else image.content
                 picture = decode_image(content)
@@ -63,19 +53,8 @@ def draw_pairs(pairs: "Sequence[tuple[Found, Found, str]]", n_pairs: int, out: P
             ax.imshow(picture)
     shown = f"{len(pairs)} of {n_pairs} pairs" if n_pairs > len(pairs) else f"{n_pairs} pairs"
     figure.suptitle(shown if n_pairs > 1 else "1 pair", fontsize=9)
-    metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    try:
-        with rc_context({"svg.hashsalt": "finer-rank"}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")
-            figure.savefig(out, dpi=110, metadata=metadata.get(out.suffix.lower()))
-    except OSError as error:
-        raise FinerRankError(f"{out}: cannot be written ({error.strerror}); name another --picture") from None
+    save_figure(figure, out)
 
 
 def _tail(name: str, length: int = 34) -> str:
     return name if len(name) <= length else f"…{name[-length + 1 :]}"
-
-
-def _plain(text: str) -> str:
-    """Text without mathematics or control characters: names come from strangers."""
-    return "\n".join(printable(line) for line in text.split("\n")).replace("$", r"\$")

@@ -1,12 +1,12 @@
 """Neighbour strips: for a query its reference, the generated image, and the photos ranked nearest to it."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.records import Record
-from galleries.errors import FinerRankError, printable
+from galleries.errors import FinerRankError
+from galleries.figures import THUMBNAIL_PX, check_format, plain, save_figure, shorten
 from galleries.gallery import Gallery, Photo
 from galleries.images import BadImage, decode_image, read_image_bytes, sha256_of
 from personalization_runs.run import GeneratedImage, Run
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#888888"
-THUMBNAIL_PX = 256
-FORMATS = (".png", ".pdf", ".svg", ".jpg", ".webp")
 
 
 def choose_queries(record: Record, n: int, best: bool, identity: str) -> list[int]:
@@ -43,9 +41,7 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
     Raises:
         FinerRankError: an image that the record names is not there, or `out` cannot be written.
     """
-    if out.suffix.lower() not in FORMATS:
-        raise FinerRankError(f"{out}: no picture format; end its name in {', '.join(FORMATS)}")
-    from matplotlib import rc_context
+    check_format(out)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -66,27 +62,20 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
         reference = photos.get(query["reference_file_name"]) or _first_photo(gallery, query["identity"])
         if reference:
             kind = "reference" if reference.split == "reference" else "a photo"
-            _draw(line[0], gallery.root, reference, f"{kind} of\n{_short(query['identity'])}", NEUTRAL)
+            _draw(line[0], gallery.root, reference, f"{kind} of\n{shorten(query['identity'])}", NEUTRAL)
         words = query["prompt"] or Path(query["file_name"]).stem
-        title = f"generated, AP {query['average_precision']:.2f}\n{_short(words)}"
+        title = f"generated, AP {query['average_precision']:.2f}\n{shorten(words)}"
         _draw(line[1], run.root, images.get(query["file_name"]), title, "black", query)
         for ax, neighbour in zip(line[2:], neighbours[row], strict=False):
             colour, sign, style = (RIGHT, "✓", "-") if neighbour["is_relevant"] else (WRONG, "✗", "--")
-            title = f"{sign} {_short(neighbour['identity'])}\n{neighbour['rank']}: {neighbour['similarity']:.3f}"
+            title = f"{sign} {shorten(neighbour['identity'])}\n{neighbour['rank']}: {neighbour['similarity']:.3f}"
             photo = photos.get(neighbour["file_name"])
             _draw(ax, gallery.root, photo, title, colour, neighbour, style)
     mean = record.summary["scores"]["mAP"]["value"]
     of_region = "" if record.region == "full" else f" ({record.region} only)"
     title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}{of_region}, mAP {mean:.3f}"
-    figure.suptitle(_plain(title), fontsize=9)
-    try:
-        # No date and no random ids in the file: the same record gives the same bytes.
-        metadata = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-        with rc_context({"svg.hashsalt": "finer-rank"}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; names may be in any script
-            figure.savefig(out, dpi=110, metadata=metadata.get(out.suffix.lower()))
-    except OSError as error:
-        raise FinerRankError(f"{out}: cannot be written ({error.strerror}); name another --out") from None
+    figure.suptitle(plain(title), fontsize=9)
+    save_figure(figure, out)
 
 
 def _first_photo(gallery: Gallery, identity: str) -> Photo | None:
@@ -118,15 +107,6 @@ def _draw(
     ax.imshow(picture)
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_title(_plain(title), fontsize=7, color=colour)
+    ax.set_title(plain(title), fontsize=7, color=colour)
     for spine in ax.spines.values():
         spine.set(edgecolor=colour, linewidth=2.5, linestyle=style)
-
-
-def _short(text: str, length: int = 24) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _plain(text: str) -> str:
-    """Text without mathematics or control characters: names come from strangers."""
-    return "\n".join(printable(line) for line in text.split("\n")).replace("$", r"\$")

@@ -161,6 +161,14 @@ def _split_weights(rest: str) -> tuple[str, Path | None]:
     return model, Path(after) if at else None
 
 
+def published_spec(spec: str) -> str:
+    """A spec whose files are named without their folders: records are published."""
+    model, at, weights = spec.partition("@")
+    start, colon, folder = model.partition("local-dir:")
+    model = f"{start}{colon}{Path(folder).name}" if colon else model
+    return f"{model}{at}{Path(weights).name}" if at and "hf-hub:" not in model else model + at + weights
+
+
 def resolve_device(device: str) -> str:
     """`auto` as the best device at hand.
 

@@ -24,9 +24,11 @@ from typer.testing import CliRunner
 
 import finer_rank
 from benchmark.ablation import Ablation, Cell, RunRows, Sampler, ablate, choose_by_k_means
-from benchmark.ablation_commands import FORMATS, default_grid, draw_plot, parse_grid
+from benchmark.ablation_commands import default_grid, parse_grid
+from benchmark.ablation_plot import draw_ablation
 from benchmark.scores import chance_average_precision
 from galleries.errors import FinerRankError
+from galleries.figures import FORMATS
 from galleries.gallery import Gallery, Photo
 from personalization_runs.run import GeneratedImage, Query, Run
 
@@ -431,7 +433,7 @@ def test_another_embedder_chooses_the_photos(world: Path) -> None:
 def test_pictures_of_the_same_rows_are_the_same_bytes(asked: dict[str, Any], tmp_path: Path, ending: str) -> None:
     drawn = []
     for name in "one", "two":
-        draw_plot(asked["cells"], "zoo, $classical:$", tmp_path / f"{name}{ending}")
+        draw_ablation(asked["cells"], "zoo, $classical:$", tmp_path / f"{name}{ending}")
         drawn.append((tmp_path / f"{name}{ending}").read_bytes())
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) > 5000
@@ -442,7 +444,7 @@ def test_any_table_can_be_drawn(asked: dict[str, Any], tmp_path: Path) -> None:
     first, second = asked["cells"]
     several_runs = [{**row, "run": run} for row in (first, second) for run in ("a" * 90, "b $", "c_d")]
     for rows in [first], [first | undefined, second | undefined], several_runs, [{**first, "run": "a"}]:
-        draw_plot(rows, "zoo", tmp_path / "plot.png")
+        draw_ablation(rows, "zoo", tmp_path / "plot.png")
         with Image.open(tmp_path / "plot.png") as image:
             assert image.width > 300
 
@@ -455,7 +457,7 @@ def test_any_table_can_be_drawn(asked: dict[str, Any], tmp_path: Path) -> None:
         (("--chooser", "classical:"), ("--chooser", "--choose k-means")),
         (("--choose", "best"), ("--choose best", "random, k-means")),
         (("--category", "birds"), ("--category birds", "cats, dogs")),
-        (("--plot", "plot.gif"), ("plot.gif", ".png, .pdf, .svg, .webp")),
+        (("--plot", "plot.gif"), ("plot.gif", ".png, .pdf, .svg, .jpg, .webp")),
         (("--out", "nowhere/table.csv"), ("nowhere/table.csv", "a folder there is")),
     ],
 )

@@ -29,12 +29,13 @@ from benchmark.difficulty import (
     identities_needed,
     measure_difficulty,
 )
-from benchmark.difficulty_plot import FEW, FORMATS, draw_difficulty
+from benchmark.difficulty_plot import FEW, draw_difficulty
 from benchmark.embed import EmbeddedGallery, embed_gallery
 from benchmark.embedders import load_embedder
 from benchmark.protocol import evaluate
 from benchmark.scores import chance_average_precision
 from galleries.errors import Faults, FinerRankError
+from galleries.figures import FORMATS
 from galleries.gallery import Gallery, GalleryCard, Photo
 
 T = TypeVar("T")

@@ -112,6 +112,8 @@ def test_masks_of_other_sizes_and_kinds_come_to_the_same() -> None:
     kinds = [mask.convert("1"), mask.convert("RGB"), opaque, mask.point([0] + [200] * 255), mask.convert("P")]
     for image in kinds:
         assert (np.asarray(decode_mask(png(image), (200, 100))) == expected).all()
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(4, axis=0))
+    assert (np.asarray(decode_mask(png(ramp), (256, 4))) == np.where(np.arange(256) >= 128, 255, 0)).all()
     grey = mask.point([v // 2 for v in range(256)])
     with pytest.raises(BadImage, match="brightest pixel is 127"):
         decode_mask(png(grey), (200, 100))

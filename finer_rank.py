@@ -1,5 +1,6 @@
 """The command `finer-rank`: each package brings its own part."""
 
+import io
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -51,6 +52,9 @@ def main() -> None:
 
     # What Pillow warns of (oversized, truncated), is refused by our own checks, in one line.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its number instead
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except FinerRankError as error:

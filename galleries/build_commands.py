@@ -2,14 +2,13 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from galleries.builders import DataSetCard, builder_of, cards
 from galleries.options import (
     Category,
     Columns,
@@ -50,8 +49,6 @@ Near = Annotated[
     float | None,
     typer.Option(min=-1, max=1, help="Cosine of that encoder from which a pair is a leak.", show_default=False),
 ]
-Recipe = Annotated[str, typer.Option(help="What to select of the data set.")]
-Source = Annotated[Path, typer.Argument(help="The data set's folder, as its owners distribute it.")]
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ def build_folder(
         note(f"{len(tree.ignored)} files are no images and were left out: {', '.join(tree.ignored[:5])}")
     options = {"category": category, "include": include or (), "n_references": references, "seed": seed}
     card = GalleryCard(name or out.resolve().name, version, granularity)
-    _build(tree.images, source, out, card, gate, options, tree.faults, symlink=symlink)
+    build(tree.images, source, out, card, gate, options, tree.faults, symlink=symlink)
 
 
 @app.command("table")
@@ -179,7 +176,7 @@ def build_table(
     )
     options = {"category": category, "include": include or (), "n_references": references, "seed": seed}
     card = GalleryCard(name or out.resolve().name, version, granularity)
-    _build([found for found, _ in rows], source, out, card, gate, options, faults, symlink=symlink)
+    build([found for found, _ in rows], source, out, card, gate, options, faults, symlink=symlink)
 
 
 @app.command("hub")
@@ -212,7 +209,7 @@ def build_hub(
     found = find_in_dataset(source, image_column, columns, split, revision)
     options = {"category": category, "include": include or (), "n_references": references, "seed": seed}
     card = GalleryCard(name or out.resolve().name, version, granularity)
-    _build(found, Path(source), out, card, gate, options)
+    build(found, Path(source), out, card, gate, options)
 
 
 @app.command("reference-code")
@@ -236,7 +233,7 @@ def build_reference_code(
     found = find_gallery_in_reference_code(source, images)
     options = {"category": category, "include": include or ()}
     card = GalleryCard(name or out.resolve().name, version, granularity)
-    _build(found, source, out, card, gate, options, symlink=symlink)
+    build(found, source, out, card, gate, options, symlink=symlink)
 
 
 @app.command("manifest")
@@ -270,120 +267,7 @@ def build_manifest(
     close(gallery, out)
 
 
-def _add_data_set(card: DataSetCard) -> None:
-    """The command of a builder of `galleries.builders` that takes nothing but a recipe."""
-
-    def run(
-        source: Source,
-        out: Out,
-        gate: Gate,
-        recipe: Recipe = card.default_recipe,
-        name: Name = "",
-        version: Version = "1",
-        include: Include = None,
-        symlink: Symlink = False,
-    ) -> None:
-        _build_data_set(card, source, out, gate, recipe, name, version, symlink, include=include or ())
-
-    run.__doc__ = card.help
-    app.command(card.name)(gated(run))
-
-
-def _add_dreambooth(card: DataSetCard) -> None:
-    def run(
-        source: Source,
-        out: Out,
-        gate: Gate,
-        recipe: Recipe = card.default_recipe,
-        name: Name = "",
-        version: Version = "1",
-        include: Include = None,
-        references: References = 0,
-        seed: Seed = 0,
-        symlink: Symlink = False,
-    ) -> None:
-        _build_data_set(
-            card, source, out, gate, recipe, name, version, symlink,
-            include=include or (), n_references=references, seed=seed,
-        )  # fmt: skip
-
-    run.__doc__ = card.help
-    app.command(card.name)(gated(run))
-
-
-def _add_animal_reid(card: DataSetCard) -> None:
-    def run(
-        source: Source,
-        out: Out,
-        gate: Gate,
-        recipe: Recipe = card.default_recipe,
-        wildlife_class: Annotated[
-            str,
-            typer.Option(
-                "--class",
-                help="Class of wildlife_datasets that reads the folder, e.g. SeaTurtleID2022.",
-                show_default=False,
-            ),
-        ] = "",
-        name: Name = "",
-        version: Version = "1",
-        include: Include = None,
-        symlink: Symlink = False,
-    ) -> None:
-        from dataclasses import replace
-
-        chosen = card
-        if wildlife_class:  # whose licence and citation its own documentation says
-            chosen = replace(card, title=wildlife_class, licence="", url="", citation="", thumbnails="")
-        find = {"wildlife_class": wildlife_class}
-        _build_data_set(chosen, source, out, gate, recipe, name, version, symlink, find, include=include or ())
-
-    run.__doc__ = card.help
-    app.command(card.name)(gated(run))
-
-
-OWN_COMMANDS = {"animal-reid": _add_animal_reid, "dreambooth": _add_dreambooth}
-for _card in cards():
-    OWN_COMMANDS.get(_card.name, _add_data_set)(_card)
-
-
-def _build_data_set(
-    card: DataSetCard,
-    source: Path,
-    out: Path,
-    gate: Gate,
-    recipe: str,
-    name: str,
-    version: str,
-    symlink: bool,
-    find: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> None:
-    from galleries.console import note
-    from galleries.errors import FinerRankError
-    from galleries.gallery import GalleryCard
-
-    if recipe not in card.recipes:
-        raise FinerRankError(f"--recipe {recipe}: unknown; {card.name} has {', '.join(card.recipes)}")
-    selection = builder_of(card.name).find(source, recipe, **(find or {}))
-    for remark in selection.notes:
-        note(f"note: {remark}")
-    has_masks = any(image.values.get("mask_file_name") for image in selection.images)
-    gallery_card = GalleryCard(
-        name or f"{card.name}-{recipe}",
-        version,
-        card.granularity,
-        description=f"{card.title}, recipe {recipe}: {card.recipes[recipe]}",
-        licence=card.licence,
-        source=card.url,
-        citation=card.citation,
-        thumbnails=card.thumbnails,
-        mask_source=f"{card.title}: the owners' own" if has_masks else "",
-    )
-    _build(selection.images, source, out, gallery_card, gate, options, selection.faults, symlink=symlink)
-
-
-def _build(
+def build(
     found: "Sequence[Found]",
     source: Path,
     out: Path,
@@ -392,6 +276,7 @@ def _build(
     options: dict[str, Any],
     known_faults: "Sequence[Fault]" = (),
     symlink: bool = False,
+    if_missing: str = "",
 ) -> None:
     from galleries.console import note, progress_bars
     from galleries.errors import FinerRankError
@@ -424,6 +309,7 @@ def _build(
             progress=progress,
             alike=gate.alike,
             report=report,
+            if_missing=if_missing,
             **options,
         )
     close(gallery, out)

@@ -7,11 +7,13 @@ import typer
 
 from galleries import build_commands
 from galleries.build_commands import GateEmbedder, Near, Picture
+from galleries.data_set_commands import add_data_sets
 from galleries.mask_command import add_mask_command, open_gallery
 from galleries.options import AsJson, GalleryPath
 
 app = typer.Typer(no_args_is_help=True, help="Make, check and look at galleries: identity-labelled real photos.")
 app.add_typer(build_commands.app, name="build")
+add_data_sets(build_commands.app)
 
 
 @app.command()

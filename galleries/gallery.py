@@ -23,6 +23,7 @@ from galleries.image_set import (
     values_of,
     write_image_set,
 )
+from galleries.images import NO_FILE
 from galleries.photo_checks import is_bbox, label_faults, shape_warnings
 from galleries.sources import Found, told_apart
 from galleries.sources.folder import find_in_folder
@@ -186,6 +187,11 @@ class Gallery:
             for p in photos
             if p.split and p.split not in SPLITS
         ]
+        faults += [
+            Fault(p.file_name, f"bbox {p.bbox!r}", "write x,y,width,height in pixels")
+            for p in photos
+            if p.bbox and not is_bbox(p.bbox)
+        ]
         faults += [fault for photo in photos for fault in spaced_labels(photo.file_name, values_of(photo))]
         if any(photo.split for photo in photos):
             if n_references:
@@ -227,6 +233,7 @@ class Gallery:
         progress: "Progress | None" = None,
         alike: "Alike | None" = None,
         report: "Callable[[Inspection], object] | None" = None,
+        if_missing: str = "",
         **options: Any,
     ) -> "Gallery":
         """Write what a source found as a gallery folder, and open it. `options` are those of `from_found`.
@@ -236,6 +243,7 @@ class Gallery:
             leaks: what to do with photos that repeat a reference: `refuse`, `drop` them, or `keep` them; the card says.
             alike: an encoder's opinion of which photos are close, see `galleries.leaks`.
             report: told what the images showed, before anything is raised.
+            if_missing: what to do about a photo that is not there, where more can be said than to put it there.
 
         Raises:
             Faults: every fault of source, labels and images, and every leak; nothing is written then.
@@ -247,7 +255,8 @@ class Gallery:
         if report:
             report(inspection)
         refused = [leak.fault for leak in inspection.leaks] if leaks == "refuse" else []
-        raise_if_any(str(root), [*known_faults, *faults, *inspection.faults, *refused])
+        shown = [replace(f, remedy=if_missing) if if_missing and f.what == NO_FILE else f for f in inspection.faults]
+        raise_if_any(str(root), [*known_faults, *faults, *shown, *refused])
         card, photos = _passed(card, planned.photos, inspection.leaks, leaks)
         rows = [(values_of(photo), by_name[photo.file_name]) for photo in photos]
         with new_folder(out) as folder:

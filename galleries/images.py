@@ -56,6 +56,8 @@ SUFFIXES = (*READABLE_SUFFIXES, *FOREIGN_SUFFIXES)
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 """Pillow decoders that may touch a file. The others, some of which run external programs, never do."""
 
+NO_FILE = "no such file"
+
 MAX_PIXELS = 80_000_000
 MAX_BYTES = 500_000_000
 
@@ -77,7 +79,7 @@ def read_image_bytes(path: Path) -> bytes:
     """
     try:
         if not path.exists():
-            raise BadImage("no such file", "put the file there, or remove its row")
+            raise BadImage(NO_FILE, "put the file there, or remove its row")
         if not path.is_file():
             raise BadImage("not a regular file", "put an image file there, or remove its row")
         n_bytes = path.stat().st_size

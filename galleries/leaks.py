@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galleries.errors import Fault
-from galleries.images import BadImage, decode_image, in_threads, read_image_bytes, sha256_of
+from galleries.images import NO_FILE, BadImage, decode_image, in_threads, read_image_bytes, sha256_of
 from galleries.near_duplicates import Grey, NearDuplicate, near_duplicates, thumbnail
 from galleries.photo_checks import copied_photos, is_file
 
@@ -158,7 +158,7 @@ def inspect_photos(
 def inspect_table(photos: Sequence["Photo"]) -> Inspection:
     """What can be seen without opening an image: missing files, and encounters on both sides."""
     remedy = "put the file there, or remove its row"
-    faults = [Fault(photo.file_name, "no such file", remedy) for photo in photos if not is_file(photo.path)]
+    faults = [Fault(photo.file_name, NO_FILE, remedy) for photo in photos if not is_file(photo.path)]
     return Inspection(tuple(faults), tuple(sorted(_same_encounters(photos).values())), (), ())
 
 

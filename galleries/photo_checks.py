@@ -121,6 +121,6 @@ def is_bbox(text: str) -> bool:
     """Whether a text is `x,y,width,height`."""
     parts = text.strip("[]() ").split(",")
     try:
-        return len(parts) == 4 and all(float(part) >= 0 for part in parts)
+        return len(parts) == 4 and all(0 <= float(part) < float("inf") for part in parts)
     except ValueError:
         return False

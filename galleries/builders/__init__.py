@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from galleries.errors import Fault, FinerRankError
+from galleries.photo_checks import is_file
 from galleries.sources import Found
 
 BUILDERS = ("cub", "stanford_cars", "animal_reid", "dreambooth", "dreambench_plus")
@@ -81,6 +82,30 @@ def builder_of(name: str) -> Any:
 
 def cards() -> list[DataSetCard]:
     return [builder_of(name).CARD for name in BUILDERS]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list that the owners wrote.
+
+    Raises:
+        FinerRankError: not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise FinerRankError(f"{path}: byte {error.start} is not UTF-8; fetch and unpack the data again") from None
+    except OSError as error:
+        raise FinerRankError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+
+
+def refuse_if_none_is_there(card: DataSetCard, source: Path, images: Sequence[Found]) -> None:
+    """A folder without any of the photos is not half a download; a line for each would tell nobody what to do.
+
+    Raises:
+        FinerRankError: it is such a folder.
+    """
+    if not any(image.content is not None or is_file(image.path) for image in images):
+        raise card.missing(source, f"none of its {len(images)} photos is there")
 
 
 def sampled(n: int, size: int, seed: int) -> list[int]:

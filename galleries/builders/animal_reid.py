@@ -1,6 +1,8 @@
 """Individual animals: WildlifeReID-10k (Adam et al. 2025), or any data set of the package `wildlife-datasets`."""
 
+import contextlib
 import hashlib
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 from galleries.builders import DataSetCard, Selection, sampled
 from galleries.errors import Fault, FinerRankError
 from galleries.images import check_file_name
+from galleries.photo_checks import is_bbox
 from galleries.sources import Found
 from galleries.tables import read_table
 
@@ -28,9 +31,9 @@ CARD = DataSetCard(
     recipes={
         "paper": "as the code of arXiv 2512.19026: of each species the 10 animals with most photos, 4-10 reference and "
         "5-15 gallery photos each (seed 42), all other animals as distractors. Dates are not looked at",
-        "encounter": "animals of which there are 2 encounters or more (by the similarity cluster, else the date): 4-10 "
-        "reference photos of some (the earlier ones where that works out), 5-15 gallery photos of the others, so that "
-        "no encounter is on both sides; all other animals as distractors",
+        "encounter": "animals of which there are 2 encounters or more (photos of one day or one similarity cluster are "
+        "of one): 4-10 reference photos of some, the earlier ones where that works out, 5-15 gallery photos of the "
+        "others, so that no encounter is on both sides; all other animals as distractors",
     },
 )
 
@@ -115,7 +118,8 @@ def _of_package(source: Path, name: str) -> tuple[list[Animal], list[Fault]]:
         hint = f"{' or '.join(near)} is meant? " if near else ""
         raise FinerRankError(f"--class {name}: no class of wildlife_datasets.datasets; {hint}see its documentation")
     try:
-        frame = data_set(str(source)).df
+        with contextlib.redirect_stdout(sys.stderr):  # which our own answers own
+            frame = data_set(str(source), check_files=False).df
     except Exception as error:  # each class reads its own files in its own way
         reason = (str(error).splitlines() or [""])[0]
         raise FinerRankError(
@@ -135,9 +139,13 @@ def _of_package(source: Path, name: str) -> tuple[list[Animal], list[Fault]]:
 
 
 def _text(value: Any) -> str:
+    if hasattr(value, "tolist"):  # numpy's
+        value = value.tolist()
     if isinstance(value, list | tuple):
         return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
-    return "" if value is None or value != value else str(value)
+    if value is None or str(value) in ("nan", "NaT", "<NA>"):
+        return ""
+    return str(value)
 
 
 def _animals(rows: Sequence[tuple[str, Mapping[str, str]]], faults: list[Fault]) -> tuple[list[Animal], list[Fault]]:
@@ -153,6 +161,10 @@ def _animals(rows: Sequence[tuple[str, Mapping[str, str]]], faults: list[Fault])
         if wrong := check_file_name(path):
             faults.append(Fault(f"{where} ({path})", wrong, "name a file inside the folder"))
             continue
+        bbox = row.get("bbox", "")
+        if bbox and not is_bbox(bbox):
+            faults.append(Fault(f"{where} ({path})", f"bbox {bbox!r}", "write x,y,width,height in pixels"))
+            continue
         if path in seen:
             if seen[path] != cells["identity"]:
                 what = f"{path} shows {cells['identity']!r}, but {seen[path]!r} in another row"
@@ -161,13 +173,18 @@ def _animals(rows: Sequence[tuple[str, Mapping[str, str]]], faults: list[Fault])
         seen[path] = cells["identity"]
         if cells["identity"] == UNKNOWN:
             continue
-        more = {"date": row.get("date", ""), "cluster": row.get("cluster_id", ""), "bbox": row.get("bbox", "")}
-        viewpoint = row.get("orientation", "").strip()
-        date = more["date"].strip()[:10]  # the day: hours would tell the photos of a burst apart
         animals.append(
-            Animal(where, path, cells["identity"], cells["species"], date, more["cluster"].strip(), viewpoint,
-                   more["bbox"])
-        )  # fmt: skip
+            Animal(
+                where,
+                path,
+                cells["identity"],
+                cells["species"],
+                date=row.get("date", "").strip()[:10],  # the day: hours would tell the photos of a burst apart
+                cluster=row.get("cluster_id", "").strip(),
+                viewpoint=row.get("orientation", "").strip(),
+                bbox=bbox,
+            )
+        )
     return animals, faults
 
 
@@ -217,27 +234,48 @@ def _paper_split(animals: Sequence[Animal]) -> Split:
 def _encounter_split(animals: Sequence[Animal]) -> Split:
     sides: dict[int, str] = {}
     for rows in _by_identity(animals).values():
-        encounters: dict[str, list[int]] = defaultdict(list)
-        for row in rows:
-            if animals[row].encounter:
-                encounters[animals[row].encounter].append(row)
-        in_time = sorted(
-            encounters.values(), key=lambda of: (min(animals[r].date for r in of), animals[of[0]].encounter)
-        )
-        for order in (in_time, in_time[::-1]):  # where the earlier ones do not divide well, the later ones may
-            references: list[int] = []
-            n_taken = 0
-            while n_taken < len(order) - 1 and len(references) < MIN_REFERENCES:
-                references += order[n_taken]
-                n_taken += 1
-            gallery = [row for of in order[n_taken:] for row in of]
-            if len(references) >= MIN_REFERENCES and len(gallery) >= MIN_GALLERY:
-                sides |= dict.fromkeys(_some(animals, references, MAX_REFERENCES), "reference")
-                sides |= dict.fromkeys(_some(animals, gallery, MAX_GALLERY), "gallery")
-                break
+        encounters = _encounters(animals, rows)
+        in_time = sorted(encounters, key=lambda of: (min(animals[r].date for r in of), animals[of[0]].path))
+        chosen = _divided([len(of) for of in in_time])
+        if chosen is None:
+            continue
+        references = [row for i in chosen for row in in_time[i]]
+        gallery = [row for i, of in enumerate(in_time) if i not in chosen for row in of]
+        sides |= dict.fromkeys(_some(animals, references, MAX_REFERENCES), "reference")
+        sides |= dict.fromkeys(_some(animals, gallery, MAX_GALLERY), "gallery")
     n_unknown = sum(not animal.encounter for animal in animals)
     notes = [f"{n_unknown} photos have neither cluster nor date: no encounter of theirs is known"] if n_unknown else []
     return sides, notes
+
+
+def _encounters(animals: Sequence[Animal], rows: Sequence[int]) -> list[list[int]]:
+    """Photos of one animal, parted by what is known: those of a day, or of a cluster, are never parted."""
+    parts: list[tuple[set[str], list[int]]] = []
+    for row in rows:
+        known = {f"cluster {animals[row].cluster}"} if animals[row].cluster else set()
+        known |= {f"date {animals[row].date}"} if animals[row].date else set()
+        if not known:
+            continue
+        touching = [part for part in parts if part[0] & known]
+        parts = [part for part in parts if not part[0] & known]
+        parts.append((known.union(*(names for names, _ in touching)), [r for _, of in touching for r in of] + [row]))
+    return [sorted(of, key=lambda row: animals[row].path) for _, of in parts]
+
+
+def _divided(sizes: Sequence[int]) -> tuple[int, ...] | None:
+    """Which encounters are the references': the first ones if enough is left, else any that divide; None if none do."""
+    most = sum(sizes) - MIN_GALLERY
+    total = 0
+    for i, size in enumerate(sizes):
+        total += size
+        if MIN_REFERENCES <= total <= most:
+            return tuple(range(i + 1))
+    reachable: dict[int, tuple[int, ...]] = {0: ()}
+    for i, size in enumerate(sizes):
+        for total, chosen in sorted(reachable.items()):
+            if total + size <= most:
+                reachable.setdefault(total + size, (*chosen, i))
+    return reachable[min(good)] if (good := [total for total in reachable if total >= MIN_REFERENCES]) else None
 
 
 def _some(animals: Sequence[Animal], rows: Sequence[int], n: int) -> list[int]:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from galleries.builders import DataSetCard, Selection, sampled_in_turn
-from galleries.errors import Fault, FinerRankError
+from galleries.builders import DataSetCard, Selection, read_lines, sampled_in_turn
+from galleries.errors import Fault
+from galleries.images import check_file_name
+from galleries.photo_checks import is_bbox
 from galleries.sources import Found
 
 CARD = DataSetCard(
@@ -36,6 +38,7 @@ CARD = DataSetCard(
 PAPER = {"wren": range(193, 198), "tern": range(143, 148), "sparrow": range(113, 118)}
 PAPER_SEED = 101
 N_REFERENCES = N_GALLERY = 10
+AGAIN = "unpack the archive again"
 MIN_SPECIES = 3
 
 
@@ -66,6 +69,11 @@ def find(source: Path, recipe: str) -> Selection:
     families = PAPER if recipe == "paper" else _families(names)
     images: list[Found] = []
     for family, species in families.items():
+        faults += [
+            Fault(f"classes.txt, class {n}", f"is {names[n]}, and should be a {family}", AGAIN)
+            for n in species
+            if n in names and _family(names[n]) != family
+        ]
         own = {n: [bird for bird in birds if bird.species == n] for n in species}
         split = _paper_split if recipe == "paper" else _full_split
         chosen, too_few = split(own, names)
@@ -82,18 +90,16 @@ def _read(root: Path) -> tuple[dict[int, str], list[Bird], list[Fault]]:
         rows: dict[int, list[str]] = {}
         if not (root / name).is_file():
             raise CARD.missing(root, f"no {name}")
-        try:
-            lines = (root / name).read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise FinerRankError(f"{root / name}: byte {error.start} is not UTF-8; unpack the archive again") from None
-        for i, line in enumerate(lines, start=1):
-            fields = line.split(" ", n_fields - 1) if n_fields == 2 else line.split()
+        for i, line in enumerate(read_lines(root / name), start=1):
+            fields = line.rstrip().split(" ", n_fields - 1) if n_fields == 2 else line.split()
             if not line.strip():
                 continue
-            if len(fields) != n_fields or not fields[0].isdecimal():
-                faults.append(
-                    Fault(f"{name} line {i}", f"{line!r} is not {n_fields} fields", "unpack the archive again")
-                )
+            if len(fields) != n_fields or not fields[0].isdecimal() or not all(field.strip() for field in fields):
+                faults.append(Fault(f"{name} line {i}", f"{line!r} is not {n_fields} fields", AGAIN))
+            elif name == "images.txt" and (wrong := check_file_name(fields[1])):
+                faults.append(Fault(f"{name} line {i}", f"{fields[1]}: {wrong}", AGAIN))
+            elif name == "bounding_boxes.txt" and not is_bbox(",".join(fields[1:])):
+                faults.append(Fault(f"{name} line {i}", f"{line!r} is no box", AGAIN))
             else:
                 rows[int(fields[0])] = fields[1:]
         return rows
@@ -101,18 +107,24 @@ def _read(root: Path) -> tuple[dict[int, str], list[Bird], list[Fault]]:
     classes = table("classes.txt", 2)
     paths = table("images.txt", 2)
     labels = table("image_class_labels.txt", 2)
-    boxes = table("bounding_boxes.txt", 5) if (root / "bounding_boxes.txt").is_file() else {}
+    has_boxes = (root / "bounding_boxes.txt").is_file()
+    boxes = table("bounding_boxes.txt", 5) if has_boxes else {}
     names = {number: fields[0].partition(".")[2] or fields[0] for number, fields in classes.items()}
     birds = []
     for number, (path,) in paths.items():
         label = labels.get(number, [""])[0]
         if not label.isdecimal() or int(label) not in names:
             what = f"{path} has the class {label!r}, which classes.txt lacks" if label else f"{path} has no class"
-            faults.append(Fault(f"image_class_labels.txt, image {number}", what, "unpack the archive again"))
-            continue
-        birds.append(Bird(number, path, int(label), ",".join(boxes.get(number, []))))
+            faults.append(Fault(f"image_class_labels.txt, image {number}", what, AGAIN))
+        elif path.partition("/")[0] != classes[int(label)][0]:
+            what = f"{path} has the class {classes[int(label)][0]}, and lies in another's folder"
+            faults.append(Fault(f"image_class_labels.txt, image {number}", what, AGAIN))
+        elif has_boxes and number not in boxes:
+            faults.append(Fault(f"bounding_boxes.txt, image {number}", f"{path} has no box", AGAIN))
+        else:
+            birds.append(Bird(number, path, int(label), ",".join(boxes.get(number, []))))
     for number in sorted(labels.keys() - paths.keys()):
-        faults.append(Fault(f"images.txt, image {number}", "has a class but no name", "unpack the archive again"))
+        faults.append(Fault(f"images.txt, image {number}", "has a class but no name", AGAIN))
     return names, birds, faults
 
 
@@ -121,7 +133,7 @@ def _unlisted(root: Path, birds: list[Bird]) -> list[Fault]:
     listed = {bird.path for bird in birds}
     found = (path.relative_to(root / "images").as_posix() for path in sorted((root / "images").glob("*/*.jpg")))
     return [
-        Fault(f"images/{name}", "stands in no line of images.txt", "unpack the archive again, or remove it")
+        Fault(f"images/{name}", "stands in no line of images.txt", f"{AGAIN}, or remove it")
         for name in found
         if name not in listed and not name.endswith("_rgb.jpg")
     ]
@@ -131,8 +143,12 @@ def _families(names: Mapping[int, str]) -> dict[str, list[int]]:
     """Species by the last word of their English names, where there are enough of them: `Bewick_Wren` is a wren."""
     families: dict[str, list[int]] = defaultdict(list)
     for number, name in sorted(names.items()):
-        families[name.rpartition("_")[2].lower()].append(number)
+        families[_family(name)].append(number)
     return {family: species for family, species in sorted(families.items()) if len(species) >= MIN_SPECIES}
+
+
+def _family(name: str) -> str:
+    return name.rpartition("_")[2].lower()
 
 
 Chosen = tuple[list[tuple[Bird, str]], list[Fault]]
@@ -172,7 +188,7 @@ def _full_split(own: Mapping[int, list[Bird]], names: Mapping[int, str]) -> Chos
 
 
 def _too_few(name: str, n: int, needed: int) -> Fault:
-    return Fault(name, f"{n} photos, of which {needed} are needed", "unpack the archive again")
+    return Fault(name, f"{n} photos, of which {needed} are needed", AGAIN)
 
 
 def _found(root: Path, masks: Path | None, bird: Bird, family: str, species: str, split: str) -> Found:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from galleries.builders import DataSetCard, Selection
-from galleries.errors import Fault, FinerRankError
+from galleries.builders import DataSetCard, Selection, read_lines
+from galleries.errors import Fault
 from galleries.images import READABLE_SUFFIXES
 from galleries.sources import Found
+from galleries.tables import is_utf8
 
 CARD = DataSetCard(
     name="dreambench-plus",
@@ -27,6 +28,7 @@ CARD = DataSetCard(
     },
 )
 
+AGAIN = "fetch the data again"
 CATEGORIES = ("animal", "human", "object", "style")
 NOTE = (
     "each subject has a single picture, which the generator sees: a score on this gallery rewards copying; "
@@ -49,42 +51,45 @@ def find(source: Path, recipe: str) -> Selection:
     images: list[Found] = []
     faults: list[Fault] = []
     for category in categories:
-        pictures = {p.stem: p for p in _files(root / "images" / category, READABLE_SUFFIXES)}
-        captions = {p.stem: p for p in _files(root / "captions" / category, (".txt",))}
+        pictures, twice = _by_stem(root / "images" / category, READABLE_SUFFIXES)
+        captions, _ = _by_stem(root / "captions" / category, (".txt",))
+        if not pictures and not captions:
+            raise CARD.missing(root, f"neither pictures nor captions of the category {category}")
+        faults += [Fault(f"images/{category}/{path.name}", "another picture has its caption", AGAIN) for path in twice]
         faults += [
-            Fault(f"images/{category}/{path.name}", "has no caption", "fetch the data again")
+            Fault(f"images/{category}/{path.name}", "has no caption", AGAIN)
             for stem, path in pictures.items()
             if stem not in captions
         ]
         faults += [
-            Fault(f"captions/{category}/{path.name}", "has no picture", "fetch the data again")
+            Fault(f"captions/{category}/{path.name}", "has no picture", AGAIN)
             for stem, path in captions.items()
             if stem not in pictures
         ]
         for stem in sorted(pictures.keys() & captions.keys()):
-            subject = _subject(captions[stem])
-            if not subject:
-                faults.append(Fault(f"captions/{category}/{stem}.txt", "names no subject", "fetch the data again"))
+            lines = read_lines(captions[stem])
+            subject = lines[0].strip() if lines else ""
+            if not subject or not is_utf8(stem):
+                what = "file name is not UTF-8" if subject else "names no subject"
+                faults.append(Fault(f"captions/{category}/{stem}.txt", what, AGAIN))
                 continue
             kind = f"live_subject_{category}" if category in ("animal", "human") else category
             name = f"images/{category}/{pictures[stem].name}"
             identity = f"{kind}_{stem}_{subject.lower().replace(' ', '_')}"
             values = {"category": category, "identity": identity, "split": "gallery", "source_id": name}
             images.append(Found(name, f"{category}/{pictures[stem].name}", pictures[stem], values))
-    if not images and not faults:
-        raise CARD.missing(root, f"no pictures in {', '.join(f'images/{category}' for category in categories)}")
     return Selection(tuple(images), tuple(faults), (NOTE,))
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p for p in found if p.suffix.lower() in suffixes and not p.name.startswith("."))
-
-
-def _subject(path: Path) -> str:
-    """The first line of a caption file; the prompts follow."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise FinerRankError(f"{path}: byte {error.start} is not UTF-8; fetch it again") from None
-    return lines[0].strip() if lines else ""
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[Path]]:
+    """Files by their names without ending, and those whose name another file has too."""
+    found: dict[str, Path] = {}
+    twice = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (
+            path.suffix.lower() in suffixes
+            and not path.name.startswith(".")
+            and found.setdefault(path.stem, path) != path
+        ):
+            twice.append(path)
+    return found, twice

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from galleries.builders import DataSetCard, Selection
+from galleries.builders import DataSetCard, Selection, read_lines
 from galleries.errors import Fault, FinerRankError
 from galleries.images import READABLE_SUFFIXES
 from galleries.sources import Found
+from galleries.tables import is_utf8
 
 CARD = DataSetCard(
     name="dreambooth",
@@ -45,10 +46,10 @@ def find(source: Path, recipe: str) -> Selection:
     classes_file = next((f / CLASSES_FILE for f in (root, root.parent) if (f / CLASSES_FILE).is_file()), None)
     if classes_file is None:
         raise CARD.missing(source, f"no {CLASSES_FILE}")
-    classes = _read_classes(classes_file)
+    classes, faults = _read_classes(classes_file)
     subjects = {folder.name: _photos_in(folder) for folder in _folders_in(root)}
     subjects = {name: photos for name, photos in subjects.items() if photos}
-    faults = [
+    faults += [
         Fault(subject, f"has a class in {CLASSES_FILE}, but no photos", "fetch the data again")
         for subject in sorted(classes.keys() - subjects.keys())
     ]
@@ -61,6 +62,9 @@ def find(source: Path, recipe: str) -> Selection:
         category = classes[subject] if recipe == "by-class" else "subject"
         for path in subjects[subject]:
             name = f"{subject}/{path.name}"
+            if not is_utf8(name):
+                faults.append(Fault(name, "file name is not UTF-8", "rename it"))
+                continue
             values = {"category": category, "identity": subject, "source_id": name}
             images.append(Found(name, name, path, values))
     return Selection(tuple(images), tuple(faults))
@@ -74,19 +78,21 @@ def _photos_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE_SUFFIXES and not p.name.startswith("."))
 
 
-def _read_classes(path: Path) -> dict[str, str]:
-    """Subject → class: the lines after the header, up to the first that has no comma."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise FinerRankError(f"{path}: byte {error.start} is not UTF-8; fetch it again") from None
+def _read_classes(path: Path) -> tuple[dict[str, str], list[Fault]]:
+    """Subject → class: the lines after the header, up to the first that has no comma; and what is wrong with them."""
+    lines = [line.strip() for line in read_lines(path)]
     if HEADER not in lines:
         raise FinerRankError(f"{path}: no line {HEADER!r}; fetch it again")
     classes: dict[str, str] = {}
-    for line in lines[lines.index(HEADER) + 1 :]:
-        subject, comma, name = line.partition(",")
+    faults = []
+    start = lines.index(HEADER) + 1
+    for number, line in enumerate(lines[start:], start=start + 1):
+        subject, comma, name = (part.strip() for part in line.partition(","))
         if line and not comma:
             break
-        if line:
-            classes[subject.strip()] = name.strip()
-    return classes
+        if line and (not subject or not name):
+            faults.append(Fault(f"{path.name} line {number}", f"{line!r} lacks a subject or its class", "fill it in"))
+        elif line and classes.setdefault(subject, name) != name:
+            what = f"{subject} is a {name}, but a {classes[subject]} above"
+            faults.append(Fault(f"{path.name} line {number}", what, "remove the wrong line"))
+    return classes, faults

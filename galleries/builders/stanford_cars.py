@@ -92,7 +92,7 @@ def find(source: Path, recipe: str) -> Selection:
     def cars(split: str) -> list[Car]:
         if is_devkit:
             return _of_devkit(devkit or source, split, faults)
-        return _of_dataset(source, split, notes)
+        return _of_dataset(source, split, recipe, faults, notes)
 
     images = _paper(cars("test"), faults) if recipe == "paper" else _full(cars("train"), cars("test"), faults)
     return Selection(tuple(images), tuple(faults), tuple(dict.fromkeys(notes)))
@@ -133,14 +133,14 @@ def _full(train: Iterable[Car], test: Iterable[Car], faults: list[Fault]) -> lis
         for model in own:
             images += [_labelled(p, make, model, "reference") for p in splits["reference"][model][:N_REFERENCES]]
             images += [_labelled(p, make, model, "gallery") for p in splits["gallery"][model]]
-    if not images:
+    if not images and not faults:
         faults.append(Fault("classes", f"no make has {MIN_MODELS} models in both splits", "fetch the data again"))
     return images
 
 
 def _make(model: str) -> str:
     known = next((make for make in TWO_WORD_MAKES if _key(model).startswith(_key(make))), None)
-    return known or model.split(" ")[0]
+    return known or re.split(r"[ _]", model)[0]
 
 
 def _key(model: str) -> str:
@@ -155,8 +155,10 @@ def _labelled(photo: Found, make: str, model: str, split: str) -> Found:
 
 
 def _of_devkit(root: Path, split: str, faults: list[Fault]) -> list[Car]:
-    meta = _read_mat(_file(root, "cars_meta.mat"), "class_names")
-    names = [str(name) for name in meta]
+    names_file = _file(root, "cars_meta.mat")
+    names = [name for name in _read_mat(names_file, "class_names") if isinstance(name, str) and name.strip()]
+    if not names:
+        raise FinerRankError(f"{names_file}: class_names holds no names; fetch it again")
     annotations = "cars_test_annos_withlabels.mat" if split == "test" else "cars_train_annos.mat"
     rows = _read_mat(_file(root, annotations), "annotations")
     folder = next((f for f in (root / f"cars_{split}" / f"cars_{split}", root / f"cars_{split}") if f.is_dir()), None)
@@ -168,17 +170,24 @@ def _of_devkit(root: Path, split: str, faults: list[Fault]) -> list[Car]:
     found = []
     for i, row in enumerate(rows):
         where = f"{annotations} row {i + 1}"
-        label, file_name = row["class"], str(row["fname"])
-        if not str(label).isdecimal() or not 1 <= int(label) <= len(names):
-            faults.append(Fault(where, f"class {label} of {file_name}", f"classes go from 1 to {len(names)}"))
+        label, file_name = _whole(row["class"]), row["fname"]
+        if not isinstance(file_name, str) or not file_name:
+            faults.append(Fault(where, f"fname is {file_name!r}", "fetch the labels again"))
+            continue
+        if label is None or not 1 <= label <= len(names):
+            what = f"class {row['class']} of {file_name}"
+            faults.append(Fault(where, what, f"classes go from 1 to {len(names)}: fetch the labels again"))
             continue
         if wrong := check_file_name(file_name):
             faults.append(Fault(where, f"{file_name}: {wrong}", "fetch the labels again"))
             continue
         bbox = _bbox(row)
+        if bbox is None:
+            faults.append(Fault(where, f"{file_name} has no box, but {_corners(row)}", "fetch the labels again"))
+            continue
         values = {"source_id": f"cars_{split}/{file_name}", **({"bbox": bbox} if bbox else {})}
         image = Found(where, f"{split}_{file_name}", folder / file_name, values)
-        found.append(Car(image, names[int(label) - 1]))
+        found.append(Car(image, names[label - 1]))
     listed = {str(row["fname"]) for row in rows}
     faults += [
         Fault(f"cars_{split}/{path.name}", f"stands in no row of {annotations}", "fetch the labels again, or remove it")
@@ -188,13 +197,32 @@ def _of_devkit(root: Path, split: str, faults: list[Fault]) -> list[Car]:
     return found
 
 
-def _bbox(row: Any) -> str:
-    """`x,y,width,height` of corners that count pixels from 1, both included."""
-    fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
-    if not set(fields) <= set(row.dtype.names):
+CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
+def _corners(row: Any) -> list[Any]:
+    return [row[field] for field in CORNERS]
+
+
+def _bbox(row: Any) -> str | None:
+    """`x,y,width,height` of corners that count pixels from 1, both included; "" without any, None of wrong ones."""
+    if not set(CORNERS) <= set(row.dtype.names):
         return ""
-    left, top, right, bottom = (int(row[field]) for field in fields)
+    corners = [_whole(corner) for corner in _corners(row)]
+    if any(corner is None for corner in corners):
+        return None
+    left, top, right, bottom = (corner or 0 for corner in corners)
+    if not (1 <= left <= right and 1 <= top <= bottom):
+        return None
     return f"{left - 1},{top - 1},{right - left + 1},{bottom - top + 1}"
+
+
+def _whole(value: Any) -> int | None:
+    """A MATLAB number as an integer: MATLAB writes doubles unless told otherwise."""
+    try:
+        return int(value) if float(value) == int(value) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _file(root: Path, name: str) -> Path:
@@ -219,14 +247,26 @@ def _read_mat(path: Path, variable: str) -> Any:
     return np.atleast_1d(content[variable])
 
 
-def _of_dataset(source: Path, split: str, notes: list[str]) -> list[Car]:
+def _of_dataset(source: Path, split: str, recipe: str, faults: list[Fault], notes: list[str]) -> list[Car]:
     from galleries.sources.hub import find_in_dataset
 
-    if source.is_dir() and not any(source.iterdir()):
-        raise CARD.missing(source, "an empty folder")
-    found = find_in_dataset(str(source), "image", {"identity": "label"}, split)
+    is_hub_id = not source.exists() and not source.is_absolute() and len(source.parts) == 2
+    is_saved = any((source / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    if not is_hub_id and not is_saved:
+        raise CARD.missing(source, "neither the devkit nor a saved Hugging Face dataset")
+    try:
+        found = find_in_dataset(str(source), "image", {"identity": "label"}, split)
+    except FinerRankError as error:
+        said = str(error).removeprefix(f"{source}: ").partition(" (--")[0].partition("; leave")[0]
+        why = said.replace("; name one with --split:", ", but").replace("; choose among", ", but")
+        raise CARD.missing(
+            source, f"not a copy with the splits train and test and the columns image, label ({why})"
+        ) from None
     labels = {image.values["identity"] for image in found}
     has_names = not all(label.isdecimal() for label in labels)
+    if not has_names and recipe != "paper":
+        faults.append(Fault("label", "has no names, so that makes are unknown", "take a copy with names"))
+        return []
     if not has_names:
         notes.append("its labels have no names: they are taken to count from 0 in the devkit's order")
     by_number = {str(number): model for number, model in zip(PAPER_LABELS, PAPER, strict=True)}

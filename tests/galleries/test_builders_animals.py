@@ -24,6 +24,8 @@ from data_sets import (
 from handmade import Cli, Row, change_row, files_below, lacking, rows_of, write_rows
 
 from galleries import Gallery
+from galleries.builders import animal_reid
+from galleries.gallery import GalleryCard
 
 DOWNLOAD = "https://www.kaggle.com/datasets/wildlifedatasets/wildlifereid-10k"
 COUNTS = {
@@ -143,8 +145,9 @@ def encounters_of(tmp_path: Path, sizes: Sequence[int], days: bool = True) -> Ga
         for day, n in enumerate(sizes)
         for i in range(n)
     ]
-    root = write_animals(tmp_path / "one", [*rows, animal_row("kit", 1)])
-    return built("animal-reid", root, tmp_path / "zoo", "--recipe", "encounter")
+    write_rows(tmp_path / "metadata.csv", [*rows, animal_row("kit", 1)])
+    selection = animal_reid.find(tmp_path, "encounter")
+    return Gallery.from_found(selection.images, GalleryCard("herd"), tmp_path)
 
 
 @pytest.mark.parametrize("sizes", [(4, 5), (3, 1, 5), (12, 20), (2, 2, 2, 2, 2), (5, 4), (20, 5, 3)])

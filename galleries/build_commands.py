@@ -2,7 +2,7 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -260,8 +260,12 @@ def build_manifest(
         raise FinerRankError("--drop-leaks: a frozen gallery keeps its rows; build from the data set instead")
     refuse_inside(out, Path(source))
     frozen = find_manifest(manifest)
+
+    def report(inspection: "Inspection", images: "Mapping[str, Found]") -> None:
+        _report(inspection, images, gate)
+
     with progress_bars() as progress:
-        gallery = rebuild(frozen, source, out, symlink=symlink, progress=progress, alike=gate.alike)
+        gallery = rebuild(frozen, source, out, symlink=symlink, progress=progress, alike=gate.alike, report=report)
     if not frozen.contents:
         note(f"note: {manifest} knows the photos' names, not their bytes: a changed photo would not be noticed")
     close(gallery, out)
@@ -278,11 +282,10 @@ def build(
     symlink: bool = False,
     if_missing: str = "",
 ) -> None:
-    from galleries.console import note, progress_bars
+    from galleries.console import progress_bars
     from galleries.errors import FinerRankError
     from galleries.gallery import GRANULARITIES, Gallery
     from galleries.image_set import refuse_inside
-    from galleries.pair_pictures import draw_inspection
     from galleries.sources import told_apart
 
     if card.granularity not in GRANULARITIES:
@@ -292,10 +295,7 @@ def build(
     refuse_inside(out, source)
 
     def report(inspection: "Inspection") -> None:
-        if gate.picture and draw_inspection(inspection, told_apart(found), gate.picture):
-            note(f"pairs are drawn in {gate.picture}")
-        for warning in inspection.warnings:
-            note(f"note: {warning}")
+        _report(inspection, told_apart(found), gate)
 
     with progress_bars() as progress:
         gallery = Gallery.build(
@@ -313,6 +313,17 @@ def build(
             **options,
         )
     close(gallery, out)
+
+
+def _report(inspection: "Inspection", images: "Mapping[str, Found]", gate: Gate) -> None:
+    """Draw what the leak gate found, and say what is worth a look."""
+    from galleries.console import note
+    from galleries.pair_pictures import draw_inspection
+
+    if gate.picture and draw_inspection(inspection, images, gate.picture):
+        note(f"pairs are drawn in {gate.picture}")
+    for warning in inspection.warnings:
+        note(f"note: {warning}")
 
 
 def close(gallery: "Gallery", out: Path) -> None:

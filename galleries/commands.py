@@ -59,10 +59,10 @@ def check(
         if draw_inspection(inspection, images, picture):
             note(f"pairs are drawn in {picture}")
     warnings = [*opened.warnings(), *inspection.warnings, *frozen_name_faults(opened)]
-    if keep_leaks and inspection.leaks:
-        warnings += [str(leak.fault) for leak in inspection.leaks]
-        inspection = replace(inspection, leaks=())
-    faults += [*inspection.faults, *(leak.fault for leak in inspection.leaks)]
+    of_leaks = [leak.fault for leak in inspection.leaks]
+    if keep_leaks:
+        warnings += [str(fault) for fault in of_leaks]
+    faults += [*inspection.faults, *([] if keep_leaks else of_leaks)]
     if opened.ignored:
         warnings.append(f"{len(opened.ignored)} files are no images: {', '.join(opened.ignored[:5])}")
     if as_json:

@@ -237,14 +237,19 @@ def write_image_set(
     row_type: type[Any],
     rows: Sequence[tuple[dict[str, str], Found]],
     symlink: bool,
+    keep_names: bool = False,
 ) -> None:
-    """Write card, `metadata.csv` and `images/` into an existing, empty folder; rows are sorted by file name."""
+    """Write card, `metadata.csv` and `images/` into an existing, empty folder; rows are sorted by file name.
+
+    Args:
+        keep_names: the images' names are those to be written, and none needs to be made safe.
+    """
     import tomli_w
 
     written = []
     taken: set[str] = set()
     for values, found in sorted(rows, key=lambda row: row[1].name):
-        file_name = _free_name(f"images/{found.name}", taken)
+        file_name = found.name if keep_names else _free_name(f"images/{found.name}", taken)
         target = folder / file_name
         target.parent.mkdir(parents=True, exist_ok=True)
         if found.content is not None:
@@ -260,6 +265,7 @@ def write_image_set(
             copy = folder / written[-1]["mask_file_name"]
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(mask, copy)
+    written.sort(key=lambda row: row["file_name"])
     columns = [c for c in column_names(row_type) if any(row.get(c) for row in written)]
     write_csv(folder / "metadata.csv", columns, [{c: row.get(c, "") for c in columns} for row in written])
     fields = {key: value for key, value in dataclasses.asdict(card).items() if value}

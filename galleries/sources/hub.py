@@ -70,7 +70,26 @@ def find_in_dataset(
     return found
 
 
-def _load(name: str, split: str | None, revision: str | None) -> Any:
+def find_all(name: str) -> dict[str, list[Found]]:
+    """Every image of a dataset that has a single column of them, by split; "" where it has no splits.
+
+    Raises:
+        FinerRankError: it cannot be loaded, or has no such column.
+    """
+    import datasets
+
+    loaded = _open(name, None)
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+    found = {}
+    for split, dataset in splits.items():
+        columns = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+        if len(columns) != 1:
+            raise FinerRankError(f"{name}: {len(columns)} columns of images; take a copy with one")
+        found[split] = find_in_dataset(name, columns[0], {}, split or None)
+    return found
+
+
+def _open(name: str, revision: str | None) -> Any:
     import datasets
 
     folder = Path(name)
@@ -88,6 +107,13 @@ def _load(name: str, split: str | None, revision: str | None) -> Any:
             f"{name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
             "bring it as a folder: datasets.load_dataset(…).save_to_disk(FOLDER) on a machine that reaches the hub"
         ) from None
+    return loaded
+
+
+def _load(name: str, split: str | None, revision: str | None) -> Any:
+    import datasets
+
+    loaded = _open(name, revision)
     if not isinstance(loaded, datasets.DatasetDict):
         if split:
             raise FinerRankError(f"{name}: a single dataset without splits; leave --split out")

@@ -177,7 +177,7 @@ def with_rows(manifest: Path, *photos: Photo, **fields: object) -> Path:
     """A manifest as a stranger may write it: rows and digest agree."""
     rows = ["file_name,category,identity,split,source_id"]
     rows += [f"{p.file_name},{p.category},{p.identity},{p.split},{p.source_id}" for p in photos]
-    content = {"name": "x", "version": "1", "table_sha256": frozen_digest(photos), "rows": "\n".join(rows) + "\n"}
+    content = {"name": "x", "version": "1", "table_sha256": frozen_digest(photos), "rows": rows}
     manifest.write_text(tomli_w.dumps(content | fields), encoding="utf-8")
     return manifest
 

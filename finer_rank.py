@@ -63,7 +63,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            print("finer-rank: stopped; what is done is kept, run again to go on", file=sys.stderr)
+            print("finer-rank: stopped; embeddings and masks made so far are kept", file=sys.stderr)
         raise
     except BrokenPipeError:
         sys.stderr.close()

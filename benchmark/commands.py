@@ -86,7 +86,7 @@ def evaluate(
     from benchmark.regions import FULL, REGIONS
     from benchmark.report import evaluations_as_json, print_background_dependence, print_evaluation
     from galleries.console import note, print_json, progress_bars
-    from galleries.errors import below
+    from galleries.errors import FinerRankError, below
     from galleries.gallery import Gallery
 
     one_of("--by", by or None, ("identity", "category"))
@@ -98,6 +98,8 @@ def evaluate(
     opened, faults = Gallery.load(gallery)
     runs, run_faults = load_runs([*(run or []), *(more_runs or [])])
     faults = [*below(opened.root, faults), *run_faults]
+    if out is not None and not runs:
+        raise FinerRankError("--out: records are of runs, and there is none; name one with --run, or leave --out out")
     options = Options(neighbours, skip_broken, batch_size, regions=regions, same_viewpoint=same_viewpoint)
     with progress_bars() as progress:
         evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note, faults)

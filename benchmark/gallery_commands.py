@@ -127,13 +127,16 @@ def distractors(
     from galleries.console import note, progress_bars, say
     from galleries.errors import FinerRankError
     from galleries.gallery import Gallery
-    from galleries.image_set import refuse_inside
+    from galleries.image_set import refuse_existing, refuse_inside
 
     if choose not in CHOICES:
         raise FinerRankError(f"--choose {choose}: unknown; write {', '.join(CHOICES)}")
     if (choose == "nearest") != bool(embedder):
-        wrong = "needs an --embedder to say what is near" if choose == "nearest" else "has no use for --embedder"
-        raise FinerRankError(f"--choose {choose}: {wrong}; add it, or --choose another way")
+        wrong = "needs an --embedder to say what is near; add it"
+        if embedder:
+            wrong = "has no use for --embedder; leave it out"
+        raise FinerRankError(f"--choose {choose}: {wrong}, or --choose another way")
+    refuse_existing(out)
     for source in (gallery, other):
         refuse_inside(out, source)
     opened, strangers = Gallery.open(gallery), Gallery.open(other)

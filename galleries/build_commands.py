@@ -254,10 +254,11 @@ def build_manifest(
     from galleries.console import note, progress_bars
     from galleries.errors import FinerRankError
     from galleries.freeze import find_manifest, rebuild
-    from galleries.image_set import refuse_inside
+    from galleries.image_set import refuse_existing, refuse_inside
 
     if gate.leaks == "drop":
         raise FinerRankError("--drop-leaks: a frozen gallery keeps its rows; build from the data set instead")
+    refuse_existing(out)
     refuse_inside(out, Path(source))
     frozen = find_manifest(manifest)
 
@@ -285,13 +286,14 @@ def build(
     from galleries.console import progress_bars
     from galleries.errors import FinerRankError
     from galleries.gallery import GRANULARITIES, Gallery
-    from galleries.image_set import refuse_inside
+    from galleries.image_set import refuse_existing, refuse_inside
     from galleries.sources import told_apart
 
     if card.granularity not in GRANULARITIES:
         raise FinerRankError(f"--granularity {card.granularity}: unknown; write {' or '.join(GRANULARITIES)}")
     if gate.alike and any(image.content is not None for image in found):
         raise FinerRankError("--embedder: embeds files, and these photos are none yet; build, then gallery check")
+    refuse_existing(out)
     refuse_inside(out, source)
 
     def report(inspection: "Inspection") -> None:

@@ -127,7 +127,7 @@ def _build_data_set(
     refuse_if_none_is_there(card, source, images)
     has_masks = any(image.values.get("mask_file_name") for image in images)
     gallery_card = GalleryCard(
-        name or f"{card.name}-{recipe}",
+        name or "-".join([card.name, recipe, *([f"{n}-references"] if (n := options.get("n_references")) else [])]),
         version,
         card.granularity,
         description=f"{card.title}, recipe {recipe}: {card.recipes[recipe]}",

@@ -122,8 +122,10 @@ def frozen_digest(photos: Sequence[Photo]) -> str:
 
 def frozen_name_faults(gallery: Gallery) -> list[str]:
     """A warning where a gallery bears the name and version of a published one, and is another."""
-    for path in published():
-        manifest = read_manifest(path)
+    frozen = [(path, read_manifest(path)) for path in published()]
+    if any(manifest.table_sha256 == gallery.digest for _, manifest in frozen):
+        return []
+    for path, manifest in frozen:
         same_name = (manifest.card.name, manifest.card.version) == (gallery.card.name, gallery.card.version)
         if same_name and manifest.table_sha256 != gallery.digest:
             return [

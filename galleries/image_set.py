@@ -206,6 +206,16 @@ def refuse_inside(out: Path, source: Path) -> None:
         raise FinerRankError(f"{out}: lies inside {source}, which it is made of; give an --out beside it")
 
 
+def refuse_existing(out: Path) -> None:
+    """Refuse to write where something is, before anything long is begun.
+
+    Raises:
+        FinerRankError: `out` exists, and is no empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FinerRankError(f"{out}: exists already; give another --out, or remove it first")
+
+
 @contextmanager
 def new_folder(out: Path) -> "Iterator[Path]":
     """A temporary sibling that becomes `out` when the block ends well and vanishes when it does not.
@@ -213,8 +223,7 @@ def new_folder(out: Path) -> "Iterator[Path]":
     Raises:
         FinerRankError: `out` exists already.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FinerRankError(f"{out}: exists already; give another --out, or remove it first")
+    refuse_existing(out)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)

@@ -7,6 +7,7 @@ picture edited, or another photo of the same encounter. A model that copies its 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,12 @@ def inspect_photos(
         content = given.get(photo.file_name)
         return decode_image(read_image_bytes(photo.path) if content is None else content)
 
-    windows, hashes, is_whole = _comparisons(seen)
+    # Of files of the same bytes, on one side and of one identity, one is compared for all.
+    same: dict[tuple[str, bool, str], list[int]] = defaultdict(list)
+    for i, (photo, digest) in enumerate(zip(seen, digests, strict=True)):
+        same[digest, photo.split == "reference", photo.identity].append(i)
+    copies = {own[0]: own for own in same.values()}
+    windows, hashes, is_whole = _comparisons(seen, sorted(copies))
     if not is_whole:
         warnings.append(
             "too many photos to compare every reference window by window with every photo: "
@@ -143,15 +149,18 @@ def inspect_photos(
     thumbnails = [look.thumbnail for look in looks if look]
     # Each is compared both ways, with windows of the one and with windows of the other.
     step = progress("comparing photos", sum(len(a) + len(b) for a, b in windows)) if progress else None
-    for pair in near_duplicates(thumbnails, windows, hashes, picture, proposed, step):
-        one, other = seen[pair.first], seen[pair.second]
+    first_of = {i: own[0] for own in same.values() for i in own}
+    asked = [(first_of[i], first_of[j]) for i, j in proposed]
+    for pair in near_duplicates(thumbnails, windows, hashes, picture, asked, step):
         if digests[pair.first] == digests[pair.second]:
             continue
-        sides = _sides(one, other)
-        if sides and pair.is_same_picture and leaks.get(sides, _NOTHING).kind != SAME_BYTES:
-            leaks[sides] = Leak(*sides, NEAR_DUPLICATE, str(pair))
-        elif one.split != "reference" or other.split != "reference":
-            pairs.append(Pair(one.file_name, other.file_name, _words(pair, one, other)))
+        for i, j in product(copies[pair.first], copies[pair.second]):
+            one, other = seen[i], seen[j]
+            sides = _sides(one, other)
+            if sides and pair.is_same_picture and leaks.get(sides, _NOTHING).kind != SAME_BYTES:
+                leaks[sides] = Leak(*sides, NEAR_DUPLICATE, str(pair))
+            elif (one.split, other.split) != ("reference", "reference"):
+                pairs.append(Pair(one.file_name, other.file_name, _words(pair, one, other)))
     return Inspection(tuple(faults), tuple(sorted(leaks.values())), tuple(pairs), (*warnings, *_warnings(pairs)))
 
 
@@ -176,11 +185,14 @@ def _look_at_all(
 ) -> tuple[list[_Look | None], list[Fault]]:
     step = progress("checking images", len(photos)) if progress else None
     looks: list[_Look | None] = []
+    of_digest: dict[str, _Look] = {}  # copies share theirs
     faults: list[Fault] = []
     for look in in_threads(lambda photo: _look_at(photo.file_name, photo.path, contents.get(photo.file_name)), photos):
         if isinstance(look, Fault):
             faults.append(look)
-        looks.append(None if isinstance(look, Fault) else look)
+            looks.append(None)
+        else:
+            looks.append(of_digest.setdefault(look.digest, look))
         if step:
             step(1)
     return looks, faults
@@ -231,7 +243,7 @@ def _same_encounters(photos: Sequence["Photo"]) -> dict[tuple[str, str], Leak]:
 Groups = list[tuple[Sequence[int], Sequence[int]]]
 
 
-def _comparisons(photos: Sequence["Photo"]) -> tuple[Groups, Groups, bool]:
+def _comparisons(photos: Sequence["Photo"], chosen: Sequence[int]) -> tuple[Groups, Groups, bool]:
     """What is compared window by window, and what by hash; and whether the first is all that matters.
 
     References with all photos of their category, and the gallery photos of each identity with each other; by hash
@@ -241,7 +253,8 @@ def _comparisons(photos: Sequence["Photo"]) -> tuple[Groups, Groups, bool]:
     others: dict[str, list[int]] = defaultdict(list)
     own: dict[str, list[int]] = defaultdict(list)
     own_references: dict[str, list[int]] = defaultdict(list)
-    for i, photo in enumerate(photos):
+    for i in chosen:
+        photo = photos[i]
         (references if photo.split == "reference" else others)[photo.category].append(i)
         (own_references if photo.split == "reference" else own)[photo.identity].append(i)
     within: Groups = [(group, group) for group in own.values() if len(group) > 1 and len(group) ** 2 < MAX_PAIRS]
@@ -249,8 +262,7 @@ def _comparisons(photos: Sequence["Photo"]) -> tuple[Groups, Groups, bool]:
     is_whole = sum(len(a) * len(b) for a, b in across) <= MAX_PAIRS
     if not is_whole:
         across = [(group, own[identity]) for identity, group in own_references.items() if own[identity]]
-    everyone = range(len(photos))
-    return across + within, [(everyone, everyone)], is_whole
+    return across + within, [(chosen, chosen)], is_whole
 
 
 def _words(pair: NearDuplicate, one: "Photo", other: "Photo") -> str:

@@ -27,9 +27,9 @@ WINDOW_SIDES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of a side that a window may take: a crop below half of a side is not searched for."""
 GUESSES = 5
 """Of how two photos overlap, that are looked at closely."""
-ALIKE = 0.78
+ALIKE = 0.75
 """Correlation of two windows from which a pair is looked at closely: crops fall between windows of the search."""
-ALIKE_PART = 0.86
+ALIKE_PART = 0.84
 """The same for windows that part of a photo resembles, of which there are more by chance."""
 HASH_BITS = 64
 HASH_DISTANCE = 10

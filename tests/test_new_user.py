@@ -148,4 +148,4 @@ def test_a_stopped_evaluation_says_that_it_can_go_on(tmp_path: Path, photo: Draw
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines() == ["finer-rank: stopped; what is done is kept, run again to go on"]
+    assert errors.splitlines() == ["finer-rank: stopped; embeddings and masks made so far are kept"]

@@ -317,6 +317,10 @@ def test_the_card_says_who_chose_and_the_chooser_is_noted(zoo: Path, strangers: 
     assert done.stdout == f"{out}: 4 distractors, 10 photos; {how}\n"
     assert json.loads(cli("gallery", "show", out, "--json").stdout)["distractors"] == how
 
+    assert "classical: chose this gallery's distractors itself" in cli(
+        "evaluate", "--gallery", out, "--embedder", "classical:"
+    ).stderr  # fmt: skip
+
     note = chooser_note(card, chooser)
     assert note is not None
     assert "classical: chose this gallery's distractors itself" in note

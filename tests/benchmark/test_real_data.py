@@ -123,3 +123,39 @@ def test_cosines_are_those_measured_elsewhere() -> None:
     dog, same_dog, cat = embedder.embed(photos)
     assert dog @ same_dog == approx(0.908964, abs=1e-4)
     assert dog @ cat == approx(0.408636, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def subjects(command: Callable[..., str], folder: Path) -> Path:
+    command("gallery", "build", "dreambooth", DATA / "dreambooth", "--recipe", "one-category", "--out", "subjects")
+    return folder / "subjects"
+
+
+def test_the_leak_gate_finds_the_two_photos_that_were_published_twice(
+    command: Callable[..., str], subjects: Path
+) -> None:
+    found = json.loads(command("gallery", "check", subjects, "--json"))["near_duplicates"]
+    assert {(pair["first"], pair["second"], pair["what"]) for pair in found} == {
+        ("images/cat/02.jpg", "images/cat/03.jpg", "near-duplicate (cropped)"),
+        ("images/dog5/02.jpg", "images/dog5/03.jpg", "near-duplicate (mirrored)"),
+    }
+
+
+def test_no_two_photos_of_the_seven_dogs_but_these_are_taken_for_one(folder: Path, cli: Cli) -> None:
+    build = ("gallery", "build", "dreambooth", DATA / "dreambooth", "--include", "dog*", "--references", "2")
+    refused = cli(*build, "--out", "gated", cwd=folder)
+    assert refused.returncode == 2
+    assert "dog5/02.jpg: near-duplicate (mirrored) of the reference dog5/03.jpg" in refused.stderr
+    built = cli(*build, "--out", "gated", "--drop-leaks", cwd=folder)
+    assert built.returncode == 0
+    assert "dropped 1 photo: 1 near-duplicate" in built.stdout
+
+
+def test_map_falls_with_identities_and_auc_does_not(command: Callable[..., str], subjects: Path) -> None:
+    how = ("--embedder", SQUEEZENET, "--resize", "squash", "--size", "224", "--device", "cpu", "--store", "store")
+    evaluated(command, "--gallery", subjects)
+    found = json.loads(command("ablate", "--gallery", subjects, *how, "--grid", "5x3,10x3,28x3", "--json"))
+    assert [work["forward_passes"] for work in found["embedding"].values()] == [0]
+    m_ap, auc = ([cell[score] for cell in found["cells"]] for score in ("mAP", "AUC"))
+    assert m_ap[0] > m_ap[1] > m_ap[2] + 0.01
+    assert max(auc) - min(auc) < 0.005

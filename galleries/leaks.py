@@ -147,11 +147,9 @@ def inspect_photos(
             "crops were looked for within identities only, other near-duplicates everywhere"
         )
     thumbnails = [look.thumbnail for look in looks if look]
-    # Each is compared both ways, with windows of the one and with windows of the other.
-    step = progress("comparing photos", sum(len(a) + len(b) for a, b in windows)) if progress else None
     first_of = {i: own[0] for own in same.values() for i in own}
     asked = [(first_of[i], first_of[j]) for i, j in proposed]
-    for pair in near_duplicates(thumbnails, windows, hashes, picture, asked, step):
+    for pair in near_duplicates(thumbnails, windows, hashes, picture, asked, progress, warnings.append):
         if digests[pair.first] == digests[pair.second]:
             continue
         for i, j in product(copies[pair.first], copies[pair.second]):

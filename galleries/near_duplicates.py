@@ -31,11 +31,16 @@ ALIKE = 0.75
 """Correlation of two windows from which a pair is looked at closely: crops fall between windows of the search."""
 ALIKE_PART = 0.84
 """The same for windows that part of a photo resembles, of which there are more by chance."""
+MAX_PAIRS = 10_000
+"""Pairs that are looked at closely, a minute or two's work; the most alike, where there are more."""
 HASH_BITS = 64
 HASH_DISTANCE = 10
 """Bits that the hashes of a proposed pair may differ in."""
 
 PARTS: tuple[Box, ...] = (WHOLE, *((x, y, x + 0.75, y + 0.75) for x in (0.0, 0.25) for y in (0.0, 0.25)))
+
+
+Progress = Callable[[str, int], Callable[[int], object]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def near_duplicates(
     hashed: Iterable[tuple[Sequence[int], Sequence[int]]],
     picture: Callable[[int], "Image.Image"],
     proposed: Iterable[tuple[int, int]] = (),
-    step: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> list[NearDuplicate]:
     """The near-duplicates between groups of photos, and those that might be, sorted by position.
 
@@ -91,7 +97,8 @@ def near_duplicates(
         hashed: pairs of groups that are compared by their hash alone: linear in memory, and fast at any size.
         picture: the photo at a position, in RGB or grey; asked for candidates only.
         proposed: further pairs to look at closely, found by other means.
-        step: told of each photo compared.
+        progress: called with a label and a total; returns what to call with the number of photos, or pairs, done.
+        warn: told if more than `MAX_PAIRS` pairs are alike, of which only the most alike are looked at closely.
     """
     candidates: dict[tuple[int, int], list[Overlay]] = {}
 
@@ -99,20 +106,30 @@ def near_duplicates(
         for overlay in overlays:
             if overlay.large != overlay.small:
                 key = (min(overlay.large, overlay.small), max(overlay.large, overlay.small))
-                candidates.setdefault(key, []).append(overlay)
+                guesses = candidates.setdefault(key, [])
+                guesses.append(overlay)
+                guesses.sort(key=_best_first)
+                del guesses[GUESSES:]
 
-    for first, second in groups:
+    pairs_of_groups = list(groups)
+    n_compared = sum(len(first) + len(second) for first, second in pairs_of_groups)
+    step = progress("comparing photos", n_compared) if progress else None
+    for first, second in pairs_of_groups:
         add(_alike_windows(thumbnails, first, second, step))
     for first, second in hashed:
         add(_alike_hashes(thumbnails, first, second))
     for i, j in proposed:
         add(_best_overlays(thumbnails, i, j))
 
+    most_alike = sorted(candidates, key=lambda pair: (_best_first(candidates[pair][0]), pair))[:MAX_PAIRS]
+    if len(most_alike) < len(candidates) and warn:
+        warn(f"{len(candidates)} pairs of photos are alike; the {MAX_PAIRS} most alike were looked at closely")
+    look = progress("looking closely", len(most_alike)) if progress else None
     fine = lru_cache(maxsize=256)(lambda position: bands(picture(position)))
     found = []
-    for (i, j), overlays in sorted(candidates.items()):
+    for i, j in sorted(most_alike):
         best: NearDuplicate | None = None
-        for overlay in sorted(overlays, key=lambda o: (-o.likeness, o.is_mirrored, o.window, o.part))[:GUESSES]:
+        for overlay in candidates[i, j]:
             detail = same_detail(fine(overlay.large), fine(overlay.small), overlay)
             if detail > (best.detail if best else 0.0):
                 is_cropped = overlay.window != WHOLE or overlay.part != WHOLE
@@ -121,7 +138,13 @@ def near_duplicates(
                 break
         if best:
             found.append(best)
+        if look:
+            look(1)
     return found
+
+
+def _best_first(overlay: Overlay) -> tuple[float, bool, Box, Box]:
+    return -overlay.likeness, overlay.is_mirrored, overlay.window, overlay.part
 
 
 @cache

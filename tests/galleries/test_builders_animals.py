@@ -1,9 +1,5 @@
 """Animals of WildlifeReID-10k, and of the package's own classes, become the galleries that the recipes promise."""
 
-import os
-import subprocess
-import sys
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -298,27 +294,17 @@ def test_boxes_of_the_table_are_kept(herd: Path, tmp_path: Path) -> None:
     assert {tuple(float(x) for x in box.split(",")) for box in boxes} == {(1, 2, 3.5, 4)}
 
 
-def test_three_bad_rows_of_a_hundred_thousand_are_named_soon_and_in_little_memory(herd: Path, tmp_path: Path) -> None:
+def test_three_bad_rows_of_a_hundred_thousand_are_all_named(herd: Path, tmp_path: Path) -> None:
     rows = rows_of(herd) + [animal_row("x", i) | {"identity": "unknown"} for i in range(100_000 - len(FEW_ROWS))]
     bad = {500: {"path": ""}, 50_000: {"identity": ""}, 100_000: {"path": "../secret.jpg"}}
     for number, cells in bad.items():
         rows[number - 1] = rows[number - 1] | cells
     write_rows(herd / "metadata.csv", rows)
     before = files_below(tmp_path)
-    arguments = ["gallery", "build", "animal-reid", str(herd), "--out", str(tmp_path / "zoo")]
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "finer_rank", *arguments], stderr=subprocess.PIPE, encoding="utf-8"
-    )
-    with process:
-        assert process.stderr is not None
-        text = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert (process.returncode, "3 faults" in text, files_below(tmp_path)) == (2, True, before)
-    assert lacking(text, *(f"metadata.csv row {number}" for number in bad)) == []
-    assert time.monotonic() - start < 30
-    assert usage.ru_maxrss < 1_000_000  # kB
+    first, *faults = refused("animal-reid", herd, tmp_path / "zoo")
+    assert "3 faults" in first
+    assert [number for number in bad if f"metadata.csv row {number}" in "".join(faults)] == list(bad)
+    assert files_below(tmp_path) == before
 
 
 def test_a_leak_stands_in_the_way_until_it_is_dropped_or_kept(tmp_path: Path) -> None:

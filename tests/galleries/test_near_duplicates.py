@@ -88,11 +88,25 @@ EDITS: dict[str, tuple[Callable[[Picture], Picture], str | None]] = {
     "noisy": (lambda p: with_noise(p, 12), RESIZED),
     "turned by 2 degrees": (lambda p: rotated(p, 2, 0.9), None),
     "turned by -3 degrees": (lambda p: rotated(p, -3, 0.9), None),
+    "turned, with black corners": (lambda p: p.rotate(3, Image.Resampling.BICUBIC), None),
+    "on a square": (lambda p: ImageOps.pad(p, (360, 360), color="black"), None),
 }
 
 
-@pytest.mark.parametrize("edit", EDITS)
-@pytest.mark.parametrize("name", ["chelsea", "rocket"])
+MISSED = pytest.mark.xfail(
+    strict=True, reason="docs/galleries.md: some copies with frames, and some that overlap in part"
+)
+MISSED_EDITS = {("chelsea", "on a square"), ("rocket", "turned, with black corners")}
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        pytest.param(name, edit, marks=MISSED if (name, edit) in MISSED_EDITS else ())
+        for name in ("chelsea", "rocket")
+        for edit in EDITS
+    ],
+)
 def test_an_edited_copy_is_the_same_picture_whichever_comes_first(name: str, edit: str) -> None:
     change, words = EDITS[edit]
     both = [photo(name), change(photo(name))]
@@ -122,7 +136,7 @@ def test_a_crop_of_another_shape_is_the_same_picture(name: str, across: float, d
         assert (pair.is_same_picture, str(pair)) == (True, CROPPED)
 
 
-@pytest.mark.parametrize("name", [name for name in PHOTOS if name != "chelsea"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MISSED if name == "chelsea" else ()) for name in PHOTOS])
 def test_two_crops_that_share_most_of_a_photo_are_the_same_picture(name: str) -> None:
     one, other = crop(photo(name), 0.85, 0.85, 0, 0), crop(photo(name), 0.85, 0.85, 1, 1)
     (pair,) = pairs_among([jpeg(one), jpeg(other)])

@@ -63,8 +63,8 @@ def add_mask_command(app: typer.Typer, noun: str, open_images: Callable[[Path], 
     ) -> None:
         from galleries.console import print_json, progress_bars, say
         from galleries.errors import Faults, FinerRankError
-        from galleries.masks import THRESHOLD, copy_masks, make_masks
-        from galleries.segmenters import find_segmenter
+        from galleries.masks import copy_masks, make_masks
+        from galleries.segmenters import THRESHOLD, find_segmenter
 
         if bool(model) == bool(masks):
             raise FinerRankError("give either --model, which makes the masks, or --from, the folder that holds them")

@@ -19,6 +19,7 @@ from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.images import BadImage, decode_image, in_threads, open_image, read_image_bytes, sha256_of
 from galleries.mask_files import match_masks, read_mask
 from galleries.rewriting import fill_column, write_whole
+from galleries.segmenters import THRESHOLD, Labelled
 from galleries.tables import find_metadata
 
 if TYPE_CHECKING:
@@ -28,20 +29,13 @@ if TYPE_CHECKING:
     from galleries.segmenters import Segmenter
 
 BATCH_SIZE = 4
-THRESHOLD = 0.5
 NOTE = "made-from"
 """The text chunk of a mask that says what it was made from: a mask of another image, or model, is not taken for it."""
 
 
-class Maskable(Protocol):
+class Maskable(Labelled, Protocol):
     """A row of a gallery or run."""
 
-    @property
-    def file_name(self) -> str: ...
-    @property
-    def category(self) -> str: ...
-    @property
-    def identity(self) -> str: ...
     @property
     def mask_file_name(self) -> str: ...
     @property

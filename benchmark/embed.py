@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders import Embedder
+from benchmark.embedders.pictures import joined, what_is_wrong
 from benchmark.regions import Treatment
 from benchmark.store import EmbeddingStore, print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
@@ -150,6 +151,8 @@ def embed_images(
         FinerRankError: the embedder cannot be loaded, memory does not suffice for one image, or the store
             cannot be written. Faulty images are returned, not raised.
     """
+    if embedder.members:
+        return _of_members(images, embedder, store_root, batch_size, progress, warn)
     store = EmbeddingStore(store_root, embedder.fingerprint, warn)
     by_key: dict[str, list[ImageFile]] = {}
     for image in images:
@@ -169,6 +172,28 @@ def embed_images(
         Fault(image.name, wrong.what, wrong.remedy) for key, wrong in loop.faults.items() for image in by_key[key]
     ]
     return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(faults)))
+
+
+def _of_members(
+    images: Sequence[ImageFile],
+    ensemble: Embedder,
+    store_root: Path,
+    batch_size: int | None,
+    progress: Progress | None,
+    warn: Callable[[str], None],
+) -> Embeddings:
+    """An ensemble keeps nothing of its own: its members' embeddings are stored."""
+    found = [
+        embed_images(images, member.embedder, store_root, batch_size=batch_size, progress=progress, warn=warn)
+        for member in ensemble.members
+    ]
+    keys = sorted(set.intersection(*(set(each.row_of) for each in found)))
+    parts = [each.rows[[each.row_of[key] for key in keys]] for each in found]
+    rows = joined([(part, member.weight) for part, member in zip(parts, ensemble.members, strict=True)])
+    faults = sorted({fault for each in found for fault in each.faults})
+    return Embeddings(
+        {key: i for i, key in enumerate(keys)}, rows, sum(each.n_forward_passes for each in found), tuple(faults)
+    )
 
 
 class _Loop:
@@ -229,10 +254,10 @@ class _Loop:
             return 0
         self.n_forward_passes += len(batch)
         for (image, _), row in zip(batch, rows, strict=True):
-            if not np.isfinite(row).all() or not row.any():
-                what = "embedding is not finite" if row.any() else "embedding is zero"
+            wrong = what_is_wrong(row)
+            if wrong:
                 remedy = f"look at the image; {self.embedder.spec} cannot place it"
-                self.faults[image.key] = Fault(image.name, what, remedy)
+                self.faults[image.key] = Fault(image.name, wrong, remedy)
                 continue
             self._done_keys.append(image.key)
             self._done_rows.append(row)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galleries.errors import FinerRankError, printable
+from galleries.downloads import why_hub_is_out_of_reach, why_hub_refuses
+from galleries.errors import FinerRankError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In order of preference. Each may be split into parts, which its `.index.json` lists."""
@@ -116,7 +117,7 @@ def _downloaded(repository: str, revision: str) -> Path:
     import huggingface_hub
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    reason = _why_hub_is_out_of_reach()
+    reason = why_hub_is_out_of_reach()
     if reason is None:
         try:
             for weights in DOWNLOADS:
@@ -125,28 +126,10 @@ def _downloaded(repository: str, revision: str) -> Path:
                 if _weights(Path(folder)):
                     return Path(folder)
             reason = f"no {' or '.join(WEIGHTS)} there"
-        except Exception as error:  # gated, gone, no such revision, full disk: the hub's client raises many kinds
-            reason = first_line(error)
+        except Exception as error:  # full disk, a server that stops halfway: the hub's client raises many kinds
+            reason = why_hub_refuses(error, repository, revision)
     cache = Path(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
     raise FinerRankError(
         f"https://huggingface.co/{repository}: not cached under {cache}, and cannot be fetched ({reason}); where there "
         f"is a network, run: hf download {repository} --local-dir FOLDER, bring the folder, and write --model FOLDER"
     )
-
-
-def _why_hub_is_out_of_reach() -> str | None:
-    """Asked once and briefly: the hub's client itself would try again for half a minute, for each file."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-    from huggingface_hub.utils import get_session
-
-    if HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        get_session().head(ENDPOINT, timeout=10)
-    except Exception as error:  # of the HTTP library, which the hub's client may change
-        return first_line(error)
-    return None
-
-
-def first_line(error: BaseException) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0][:150])

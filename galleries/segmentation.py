@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from galleries.downloads import first_line
 from galleries.errors import FinerRankError
-from galleries.model_folders import ModelFolder, first_line
+from galleries.model_folders import ModelFolder
 
 if TYPE_CHECKING:
     import torch

@@ -1,17 +1,19 @@
 """Embedders: an image in, a row of float32 of length 1 out.
 
 `FAMILIES` is the whole registry. A family is one module with `load(request, device, precision)` and `PACKAGES`,
-the packages whose version decides what it computes.
+the packages whose version decides what it computes; other packages bring theirs by entry point.
 """
 
 import contextlib
 import importlib
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
-from functools import cached_property
-from importlib.metadata import version
+from functools import cache, cached_property, partial
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,22 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders.base import Interpolation, LoadedModel, Request, Resize, digest_of, unit_rows
-from benchmark.embedders.zoo import ALIASES
+from benchmark.embedders.pictures import Images, as_pictures, batched, joined, what_is_wrong
+from benchmark.embedders.weights import sha256_of_file
+from benchmark.embedders.zoo import EncoderCard, SeenState, seen_state, worst_state, zoo
+from galleries.downloads import MIRROR, first_line
 from galleries.errors import FinerRankError
 
-FAMILIES = ("timm", "open_clip", "torchvision", "classical")
+FAMILIES = ("timm", "open_clip", "torchvision", "transformers", "miewid", "dreamsim", "checkpoint", "classical")
+ENTRY_POINTS = "finer_rank.embedders"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of an ensemble, and the weight of its cosine in the ensemble's; the weights add up to 1."""
+
+    embedder: "Embedder"
+    weight: float
 
 
 class Embedder:
@@ -33,34 +47,87 @@ class Embedder:
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
         precision: `fp32` or `bf16`.
         memo: folder that remembers fingerprints, so that a second evaluation builds no network at all.
+        card: what the zoo says of it.
+        members: of an ensemble, which has no network of its own.
     """
 
-    def __init__(self, request: Request, device: str, precision: str, memo: Path | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        device: str,
+        precision: str,
+        memo: Path | None,
+        card: EncoderCard | None = None,
+        members: tuple[Member, ...] = (),
+    ) -> None:
         self.spec = request.spec
         self.precision = precision
-        self._request = request
+        self.members = members
+        self._card = card
+        self.request = request
         self._device = device
         self._memo = memo / "embedders" if memo else None
 
     @cached_property
     def _family(self) -> Any:
-        return importlib.import_module(f"benchmark.embedders.{self._request.family}")
+        foreign = foreign_families().get(self.request.family)
+        if foreign is None:
+            return importlib.import_module(f"benchmark.embedders.{self.request.family}")
+        try:
+            return foreign.load()
+        except Exception as error:  # of somebody else's module
+            raise FinerRankError(
+                f"{self.spec}: {foreign.value} cannot be imported ({first_line(error)}); mend or remove that package"
+            ) from None
+
+    @cached_property
+    def card(self) -> EncoderCard | None:
+        """What is known of it; None for weights that no card speaks of."""
+        if self._card is None and not self.members and hasattr(self._family, "card"):
+            card: EncoderCard = self._family.card(self.request)
+            return card
+        return self._card
+
+    def seen_state(self, source: str) -> SeenState:
+        """Whether it saw a gallery's photos when it was trained.
+
+        Args:
+            source: what the gallery names as its source.
+        """
+        if self.members:
+            return worst_state([member.embedder.seen_state(source) for member in self.members])
+        return seen_state(self.card.trained_on if self.card else None, source)
 
     @cached_property
     def model(self) -> LoadedModel:
-        """The network itself, built on first use."""
-        device = self._device if self._request.family == "classical" else resolve_device(self._device)
-        loaded: LoadedModel = self._family.load(self._request, device, self.precision)
+        """The network itself, built on first use.
+
+        Raises:
+            FinerRankError: it cannot be loaded, or its weights are not those that its owners published.
+        """
+        device = self._device if self.request.family == "classical" else resolve_device(self._device)
+        loaded: LoadedModel = self._family.load(self.request, device, self.precision)
+        published = self.request.published
+        if published and published.sha256 and not self.request.weights:
+            for file in loaded.files:
+                if file.name == Path(published.file).name and sha256_of_file(file) != published.sha256:
+                    raise FinerRankError(
+                        f"{file}: not the file that its owners published (SHA-256 is not {published.sha256[:12]}…); "
+                        f"remove it and run finer-rank embedder fetch {self.spec}"
+                    )
         return loaded
 
     @cached_property
     def description(self) -> dict[str, Any]:
         """All that decides the embedding: family, model, digest of the weights, preprocessing, precision."""
+        if self.members:
+            members = [{**member.embedder.description, "weight": member.weight} for member in self.members]
+            return {"family": "ensemble", "members": members}
         remembered = self._remembered()
         if remembered is not None:
             return remembered
         description = {
-            "family": self._request.family,
+            "family": self.request.family,
             "model": self.model.architecture,
             "weights_sha256": self.model.weights_digest,
             "preprocessing": dict(self.model.preprocessing),
@@ -74,9 +141,41 @@ class Embedder:
         """SHA-256 of `description`."""
         return digest_of(self.description)
 
-    def embed(self, images: Iterable[Any]) -> npt.NDArray[np.float32]:
-        """Embed PIL images: `[N, D]` float32 rows of length 1. One batch, nothing cached (see `benchmark.embed`)."""
-        return self.forward(np.stack([self.model.preprocess(image.convert("RGB")) for image in images]))
+    def embed(self, images: Images, batch_size: int = 32) -> npt.NDArray[np.float32]:
+        """Embed images: `[N, D]` float32 rows of length 1. Nothing is cached (see `benchmark.embed`).
+
+        Args:
+            images: PIL images or paths of image files; or one array or tensor `[N, 3, H, W]`, of uint8 or of floats
+                in [0, 1].
+            batch_size: images per forward pass.
+
+        Raises:
+            FinerRankError: an image that cannot be read, an array of another kind, or an embedding that is not
+                finite or constant; names the image.
+        """
+        pictures = as_pictures(images)
+        if self.members:
+            return joined([(member.embedder.embed(images, batch_size), member.weight) for member in self.members])
+        rows = []
+        for named in batched(pictures, batch_size):
+            opened = [(name, picture()) for name, picture in named]
+            found = self.forward(np.stack([self.model.preprocess(image) for _, image in opened]))
+            for (name, _), row in zip(opened, found, strict=True):
+                wrong = what_is_wrong(row)
+                if wrong:
+                    raise FinerRankError(f"{name}: {wrong}; look at the image: {self.spec} cannot place it")
+            rows.append(found)
+        return np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embed texts in the space of the images: `[N, D]` float32 rows of length 1.
+
+        Raises:
+            FinerRankError: it has no text side.
+        """
+        if self.members or self.model.embed_texts is None:
+            raise FinerRankError(f"{self.spec}: has no text side; name an open_clip model, such as clip")
+        return unit_rows(self.model.embed_texts(texts))
 
     def forward(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Preprocessed images `[B, …]` to unit rows `[B, D]` float32."""
@@ -108,12 +207,13 @@ class Embedder:
 
     @cached_property
     def _memo_key(self) -> str:
-        r = self._request
-        weights = str(r.weights.absolute()) if r.weights else ""
+        r = self.request
         kind, colon, folder = r.model.partition("local-dir:")
         model = f"{colon}{Path(folder).absolute()}" if colon and not kind else r.model
-        asked = [r.family, model, weights, r.resize, r.size, r.interpolation, self.precision]
-        return digest_of({"asked": asked, "packages": [version(p) for p in self._family.PACKAGES], "format": 2})
+        asked = asdict(replace(r, spec="", model=model, weights=r.weights.absolute() if r.weights else None))
+        packages = [version(package) for package in self._family.PACKAGES]
+        mirror = os.environ.get(MIRROR, "")
+        return digest_of({**asked, "precision": self.precision, "packages": packages, "mirror": mirror, "format": 3})
 
 
 def load_embedder(
@@ -126,29 +226,98 @@ def load_embedder(
     device: str = "auto",
     memo: Path | None = None,
 ) -> Embedder:
-    """The embedder named `family:model[@weights file]`, or by an alias.
+    """The embedder of that name in the zoo, or `family:model[@weights file]`, or an ensemble of such.
+
+    `dinov2@FILE` takes the weights from a file, or from a folder with the files that the owners published. The cosine
+    under `ensemble:dinov2=0.7,clip=0.3` is the weighted mean of its members' cosines.
 
     Args:
         resize, size, interpolation: replace the model's own geometry; part of the fingerprint.
         memo: see `Embedder`.
 
     Raises:
-        FinerRankError: unknown family or alias. Model and weights are looked at when they are needed.
+        FinerRankError: unknown name or family. Model and weights are looked at when they are needed.
     """
-    full = ALIASES.get(spec, spec)
-    family, colon, rest = full.partition(":")
-    if not colon or family not in FAMILIES:
-        known = [*(alias for alias in ALIASES if alias not in FAMILIES), *(f"{family}:" for family in FAMILIES)]
-        near = get_close_matches(spec, known, n=1)
-        hint = f"{near[0]!r} is meant? " if near else ""
-        raise FinerRankError(f"{spec}: no such embedder; {hint}known: {', '.join(known)} (family:model[@weights file])")
     if precision not in ("fp32", "bf16"):
         raise FinerRankError(f"--precision {precision}: unknown; write fp32 or bf16")
     if size is not None and not 8 <= size <= 4096:
         raise FinerRankError(f"--size {size}: out of range; write 8 to 4096 pixels")
-    model, weights = _split_weights(rest)
-    request = Request(spec, family, model, weights, resize, size, interpolation)
-    return Embedder(request, device, precision, memo)
+    if spec.startswith("ensemble:"):
+        load = partial(
+            load_embedder, resize=resize, size=size, interpolation=interpolation, precision=precision, device=device
+        )
+        members = tuple(Member(load(name, memo=memo), weight) for name, weight in _weighted(spec))
+        return Embedder(Request(spec, "ensemble", "", None), device, precision, memo, members=members)
+    card, request = _request(spec)
+    request = replace(request, resize=resize, size=size, interpolation=interpolation)
+    return Embedder(request, device, precision, memo, card)
+
+
+def _request(spec: str) -> tuple[EncoderCard | None, Request]:
+    name, at, after = spec.partition("@")
+    card = zoo().get(name)
+    family, colon, rest = (card.spec if card else spec).partition(":")
+    if not colon or (family not in FAMILIES and family not in foreign_families()):
+        raise _unknown(spec)
+    if card is None:
+        model, weights = _split_weights(rest)
+        return None, Request(spec, family, model, weights)
+    if at and not after:
+        raise FinerRankError(f"{spec}: no file follows the '@'; write {name}, or {name}@FILE")
+    brought = Path(after) if at else None
+    if rest.startswith("hf-hub:"):
+        if brought is not None:
+            rest = f"local-dir:{brought}"
+        elif card.published and card.published.revision:
+            rest = f"{rest}@{card.published.revision}"
+        brought = None
+    elif brought is not None and brought.is_dir() and card.published and (brought / card.published.file).is_file():
+        brought = brought / card.published.file
+    if brought is None and card.published is None and family not in ("classical", "checkpoint"):
+        raise FinerRankError(f"{spec}: nobody publishes its weights; train it, and write {name}@FILE")
+    request = Request(spec, family, rest, brought, preprocessing=card.preprocessing, pooling=card.pooling)
+    return card, replace(request, published=card.published)
+
+
+def _unknown(spec: str) -> FinerRankError:
+    families = [f"{family}:" for family in (*FAMILIES, *foreign_families(), "ensemble")]
+    near = get_close_matches(spec, [*zoo(), *families], n=3, cutoff=0.5)
+    hint = f"{' or '.join(map(repr, near))} is meant? " if near else ""
+    return FinerRankError(
+        f"{spec}: no such embedder; {hint}known: the names that finer-rank embedder list shows, and family:model"
+        f"[@weights file] with {', '.join(families)}"
+    )
+
+
+def _weighted(spec: str) -> list[tuple[str, float]]:
+    """The members of `ensemble:NAME[=WEIGHT],NAME[=WEIGHT]…` with their weights, which add up to 1.
+
+    Raises:
+        FinerRankError: fewer than two members, one twice, or a weight that is none.
+    """
+    members: dict[str, float] = {}
+    for part in spec.removeprefix("ensemble:").split(","):
+        name, _, weight = part.strip().rpartition("=") if "=" in part else (part.strip(), "", "1")
+        if not name or name.startswith("ensemble:"):
+            raise FinerRankError(f"{spec}: {part!r} is no member; write ensemble:dinov2=0.7,clip=0.3")
+        if name in members:
+            raise FinerRankError(f"{spec}: {name} is a member twice; name each once, with a weight: {name}=2")
+        try:
+            members[name] = float(weight)
+        except ValueError:
+            raise FinerRankError(f"{spec}: {weight!r} is no weight; write a number: {name}=0.5") from None
+        if not (members[name] > 0 and math.isfinite(members[name])):
+            raise FinerRankError(f"{spec}: weight {weight} of {name} is out of range; write one above 0")
+    if len(members) < 2:
+        raise FinerRankError(f"{spec}: one member is no ensemble; write ensemble:dinov2=0.7,clip=0.3")
+    total = math.fsum(members.values())
+    return [(name, weight / total) for name, weight in members.items()]
+
+
+@cache
+def foreign_families() -> Mapping[str, EntryPoint]:
+    """Families of other packages: entry points of the group `finer_rank.embedders`, each a module like ours."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in FAMILIES}
 
 
 def _split_weights(rest: str) -> tuple[str, Path | None]:

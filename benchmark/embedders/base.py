@@ -1,6 +1,5 @@
-"""What every family of embedders shares: preprocessing, weights files, and the model that a family returns."""
+"""What every family of embedders shares: preprocessing, and the model that a family returns."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmark.embedders.weights import sha256_of_file
+from galleries.downloads import default_downloads, hub_file, url_file
 from galleries.errors import FinerRankError
 from galleries.images import MAX_PIXELS, BadImage, sha256_of
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Resize = Literal["squash", "crop", "pad"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "bilinear-opencv"]
+"""Of Pillow, which antialiases; `bilinear-opencv` is OpenCV's, which does not (squash only)."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a PIL image to a network's input, in Pillow's antialiased resizing and float32 arithmetic.
+    """From a PIL image to a network's input, in float32 arithmetic.
 
     Attributes:
         size: `(height, width)` of the input in pixels.
@@ -59,7 +61,9 @@ class Preprocessing:
 
     def __call__(self, image: "Image.Image") -> npt.NDArray[np.float32]:
         """`[3, height, width]` float32 of an RGB image."""
-        pixels = np.asarray(self._resized(image), dtype=np.float32) / np.float32(255)
+        with_opencv = self.interpolation == "bilinear-opencv"
+        resized: Any = opencv_bilinear(image, self.size) if with_opencv else self._resized(image)
+        pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
         normalised = (pixels - np.array(self.mean, dtype=np.float32)) / np.array(self.std, dtype=np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
@@ -86,6 +90,22 @@ class Preprocessing:
         return canvas
 
 
+def opencv_bilinear(image: "Image.Image", size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """`[height, width, 3]` as OpenCV scales 8-bit pictures with `INTER_LINEAR`: two taps, no antialiasing.
+
+    Raises:
+        FinerRankError: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise FinerRankError(
+            "this encoder's pictures are scaled by OpenCV; run: pip install 'finer-rank[opencv]'"
+        ) from None
+    scaled: npt.NDArray[np.uint8] = cv2.resize(np.asarray(image), size[::-1], interpolation=cv2.INTER_LINEAR)
+    return scaled
+
+
 def _centre_crop(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
     height, width = size
     if image.size == (width, height):
@@ -95,8 +115,41 @@ def _centre_crop(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
 
 
 @dataclass(frozen=True)
+class Published:
+    """A file that an encoder's owners published.
+
+    Attributes:
+        repository: of the hub (`owner/name`), or the folder's https address.
+        revision: commit of the repository; its newest where "".
+        sha256: of the file; "" where it is unknown.
+    """
+
+    repository: str
+    file: str
+    revision: str = ""
+    sha256: str = ""
+
+    def fetch(self, instead: str) -> Path:
+        """The file: from the mirror, the cache or its owners. `instead` as for `hub_file`.
+
+        Raises:
+            FinerRankError: it is out of reach.
+        """
+        if not self.repository.startswith("https://"):
+            return hub_file(self.repository, [self.file], instead, self.revision or None)
+        return url_file(f"{self.repository}/{self.file}", default_downloads(), instead, self.sha256)
+
+
+@dataclass(frozen=True)
 class Request:
-    """What the user asked of a family: `family:model[@weights]` and how images should reach it."""
+    """What the user asked of a family: `family:model[@weights]`, what the zoo's card adds, and the user's geometry.
+
+    Attributes:
+        weights: file or folder that the user brought.
+        published: where the weights are published, if a card says so; else the family knows.
+        preprocessing: of the card; the model's own configuration where None.
+        pooling: of the card, in the words of the family's library; the model's own where "".
+    """
 
     spec: str
     family: str
@@ -105,6 +158,17 @@ class Request:
     resize: Resize | None = None
     size: int | None = None
     interpolation: Interpolation | None = None
+    published: Published | None = None
+    preprocessing: Preprocessing | None = None
+    pooling: str = ""
+
+    def weights_or(self, own: Callable[[], Path]) -> Path:
+        """The weights that the user brought, else those that the card names, else the family's `own`.
+
+        Raises:
+            FinerRankError: they are out of reach.
+        """
+        return self.weights or (self.published.fetch(f"{self.spec}@FILE") if self.published else own())
 
 
 @dataclass(frozen=True)
@@ -118,6 +182,9 @@ class LoadedModel:
         architecture: what is built: the family's name of it, or the digest of the configuration that describes it.
         weights_digest: SHA-256 of the weights file, or the version of an algorithm without weights.
         files: that decided all this: weights, and the configuration where it is a file.
+        tensors: of the network, by name.
+        embed_texts: prompts to `[N, D]` features in the same space, where there is a text side.
+        feature_map: `[B, …]` preprocessed images to `[B, height, width, C]` features of their parts, to look at.
     """
 
     preprocess: Callable[["Image.Image"], npt.NDArray[Any]]
@@ -126,6 +193,9 @@ class LoadedModel:
     architecture: str
     weights_digest: str
     files: tuple[Path, ...]
+    tensors: Callable[[], Mapping[str, "torch.Tensor"]] = dict
+    embed_texts: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None
+    feature_map: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]] | None = None
 
 
 def network_model(
@@ -133,14 +203,20 @@ def network_model(
     encode: Callable[["torch.Tensor"], "torch.Tensor"],
     preprocessing: Preprocessing,
     architecture: str | Path,
-    weights_file: Path,
+    weights: Path | tuple[Path, ...],
     device: str,
     precision: str,
+    *,
+    feature_map: Callable[["torch.Tensor"], "torch.Tensor"] | None = None,
+    encode_texts: Callable[[Sequence[str]], "torch.Tensor"] | None = None,
 ) -> LoadedModel:
     """A torch network as a `LoadedModel`, on its device and in its precision.
 
     Args:
         architecture: its name, or the configuration file that describes it.
+        weights: its file, or files.
+        feature_map: pixels `[B, 3, H, W]` to features of the picture's parts `[B, height, width, C]`.
+        encode_texts: prompts to features `[N, D]`.
     """
     import torch
 
@@ -148,158 +224,30 @@ def network_model(
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # its 10-bit mantissa would pass for float32
 
-    def forward(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def run(function: Callable[..., torch.Tensor], given: Any) -> npt.NDArray[np.float32]:
         with (
             torch.inference_mode(),
             torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"),
         ):
-            features = encode(torch.from_numpy(batch).to(device))
+            features = function(given)
         return features.float().cpu().numpy()
 
+    def on_pixels(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., npt.NDArray[np.float32]]:
+        return lambda batch: run(function, torch.from_numpy(batch).to(device))
+
+    files = weights if isinstance(weights, tuple) else (weights,)
+    digests = [sha256_of_file(file) for file in files]
     return LoadedModel(
         preprocessing,
-        forward,
+        on_pixels(encode),
         asdict(preprocessing),
         architecture=f"sha256:{sha256_of_file(architecture)}" if isinstance(architecture, Path) else architecture,
-        weights_digest=sha256_of_file(weights_file),
-        files=(weights_file, *((architecture,) if isinstance(architecture, Path) else ())),
+        weights_digest=digests[0] if len(digests) == 1 else sha256_of("".join(digests).encode()),
+        files=(*files, *((architecture,) if isinstance(architecture, Path) else ())),
+        tensors=module.state_dict,
+        embed_texts=(lambda texts: run(encode_texts, texts)) if encode_texts else None,
+        feature_map=on_pixels(feature_map) if feature_map else None,
     )
-
-
-def sha256_of_file(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_state_dict(path: Path) -> dict[str, "torch.Tensor"]:
-    """Tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file. No code in the file is ever run.
-
-    Raises:
-        FinerRankError: no such file, damaged, or holding more than tensors.
-    """
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise FinerRankError(f"{path}: no such weights file; check the path after '@'")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        with warnings.catch_warnings():  # of pickles that are no weights, which are refused here
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise FinerRankError(f"{path}: not a safetensors file ({first_line(error)}); fetch it again") from None
-    except pickle.UnpicklingError:
-        raise FinerRankError(
-            f"{path}: holds Python objects, which could run code, or is damaged; save its tensors as safetensors"
-        ) from None
-    except Exception as error:  # damaged pickles raise anything
-        raise FinerRankError(f"{path}: not a readable weights file ({first_line(error)}); fetch it again") from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
-        raise FinerRankError(f"{path}: no dictionary of tensors; save the model's state_dict as safetensors")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def load_strictly(
-    module: "torch.nn.Module", state: Mapping[str, "torch.Tensor"], path: Path, architecture: str
-) -> None:
-    """Load weights that fit exactly.
-
-    Raises:
-        FinerRankError: missing, unexpected or misshapen tensors; names the first of them.
-    """
-    own = module.state_dict()  # carries the layers' versions, which a plain dictionary lacks
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    misshapen = [key for key in own if key in state and state[key].shape != own[key].shape]
-    for what, keys in (("lacks", missing), ("has an unknown", unexpected), ("has a misshapen", misshapen)):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise FinerRankError(f"{path}: {what} tensor {keys[0]}{more}; these are not weights of {architecture}")
-    own.update(state)
-    module.load_state_dict(own)
-
-
-def hub_file(repository: str, names: Sequence[str], instead: str, revision: str | None = None) -> Path:
-    """A file of a hub repository, downloaded once: the first of `names` that exists.
-
-    Args:
-        instead: the spec that names the file when it was brought by hand, for the message.
-
-    Raises:
-        FinerRankError: out of reach and not cached; says where it would be, and how to bring it.
-    """
-    import huggingface_hub
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-    reason = _why_hub_is_out_of_reach()
-    for name in names if reason is None else ():
-        try:
-            return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-        except LocalEntryNotFoundError as error:
-            reason = first_line(error)
-            break
-        except EntryNotFoundError:
-            reason = "no such file there"
-        except Exception as error:  # gated, gone, no such revision, full disk: the hub's client raises many kinds
-            reason = first_line(error)
-            break
-    cache = Path(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
-    raise FinerRankError(
-        f"{' or '.join(names)} of https://huggingface.co/{repository}: not cached under {cache}, and cannot be fetched "
-        f"({reason}); download it where there is a network, and write {instead}"
-    )
-
-
-def _why_hub_is_out_of_reach() -> str | None:
-    """Asked once and briefly: the hub's client itself would try again for half a minute, for each file."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-    from huggingface_hub.utils import get_session
-
-    if HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        get_session().head(ENDPOINT, timeout=10)
-    except Exception as error:  # of the HTTP library, which the hub's client may change
-        return first_line(error)
-    return None
-
-
-def url_file(url: str, cache: Path, instead: str) -> Path:
-    """A weights file from its owners' server, downloaded once into `cache`. `instead` as for `hub_file`.
-
-    Raises:
-        FinerRankError: out of reach; says where it would be, and how to bring it.
-    """
-    import torch
-
-    target = cache / url.rsplit("/", 1)[-1]
-    if not target.is_file():
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(target), progress=False)
-        except Exception as error:  # urllib, ssl and disk errors
-            raise FinerRankError(
-                f"{url} is neither cached as {target} nor within reach ({first_line(error)}); "
-                f"download it where there is a network, and put it there or write {instead}"
-            ) from None
-    return target
 
 
 def unit_rows(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -314,8 +262,4 @@ def digest_of(description: Mapping[str, Any]) -> str:
     """SHA-256 of a description, whatever the order of its keys."""
     import json
 
-    return sha256_of(json.dumps(description, sort_keys=True).encode())
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:150]
+    return sha256_of(json.dumps(description, sort_keys=True, default=str).encode())

@@ -1,19 +1,12 @@
 """OpenCLIP: `open_clip:MODEL/TAG`, `open_clip:hf-hub:OWNER/NAME[@REVISION]`, `open_clip:local-dir:FOLDER`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.embedders.base import (
-    Interpolation,
-    LoadedModel,
-    Preprocessing,
-    Request,
-    Resize,
-    hub_file,
-    network_model,
-    read_state_dict,
-    url_file,
-)
+from benchmark.embedders.base import Interpolation, LoadedModel, Preprocessing, Request, Resize, network_model
+from benchmark.embedders.weights import read_state_dict
+from galleries.downloads import hub_file, url_file
 from galleries.errors import FinerRankError
 
 PACKAGES = ("open_clip_torch", "timm", "torch")
@@ -43,7 +36,7 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         reason = " ".join(str(error).split())[:150]
         raise FinerRankError(f"{weights}: not weights of {request.model} ({reason}); name those that are") from None
     config = {**open_clip.get_model_preprocess_cfg(model), **tag_config}
-    own = _preprocessing(
+    own = request.preprocessing or _preprocessing(
         config, open_clip.get_model_preprocess_cfg(model)["size"] if not request.size else request.size
     )
     preprocessing = own.overridden(request.resize, request.size, request.interpolation)
@@ -52,7 +45,13 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         features: torch.Tensor = model.encode_image(pixels)
         return features
 
-    return network_model(model, encode, preprocessing, _configuration(name), weights, device, precision)
+    def encode_texts(texts: Sequence[str]) -> torch.Tensor:
+        features: torch.Tensor = model.encode_text(open_clip.get_tokenizer(name)(list(texts)).to(device))
+        return features
+
+    return network_model(
+        model, encode, preprocessing, _configuration(name), weights, device, precision, encode_texts=encode_texts
+    )
 
 
 def _configuration(name: str) -> str | Path:
@@ -88,6 +87,8 @@ def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise FinerRankError(f"{request.spec}: says no weights; add /TAG ({tags}) or @FILE")
     config = _tag_config(name, tag)
+    if request.published:
+        return name, request.weights_or(Path), config
     if config.get("hf_hub"):
         repository, _, file = str(config["hf_hub"]).rpartition("/")
         names = [file] if file else list(WEIGHTS)

@@ -5,18 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark.embedders.base import (
-    LoadedModel,
-    Preprocessing,
-    Request,
-    Resize,
-    first_line,
-    hub_file,
-    load_strictly,
-    network_model,
-    read_state_dict,
-    url_file,
-)
+from benchmark.embedders.base import LoadedModel, Preprocessing, Request, Resize, network_model
+from benchmark.embedders.weights import load_strictly, read_state_dict
+from galleries.downloads import first_line, hub_file, url_file
 from galleries.errors import FinerRankError
 
 PACKAGES = ("timm", "torch")
@@ -30,12 +21,14 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     import timm
     import torch
 
-    module = _create(request)
+    pooling = {"global_pool": request.pooling} if request.pooling else {}
+    module = _create(request, **pooling)
     config = timm.data.resolve_model_data_config(module)
-    preprocessing = _preprocessing(config).overridden(request.resize, request.size, request.interpolation)
+    own = request.preprocessing or _preprocessing(config)
+    preprocessing = own.overridden(request.resize, request.size, request.interpolation)
     if preprocessing.size != tuple(config["input_size"][1:]) and module.pretrained_cfg.get("fixed_input_size"):
-        module = _create(request, img_size=preprocessing.size)
-    weights = request.weights or _pretrained_file(request, module.pretrained_cfg)
+        module = _create(request, img_size=preprocessing.size, **pooling)
+    weights = request.weights_or(lambda: _pretrained_file(request, module.pretrained_cfg))
     state = read_state_dict(weights)
     for classifier in _names(module.pretrained_cfg.get("classifier")):
         state = {key: value for key, value in state.items() if not key.startswith(f"{classifier}.")}
@@ -58,7 +51,10 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         features: torch.Tensor = module(pixels)
         return features
 
-    return network_model(module, encode, preprocessing, _configuration(request), weights, device, precision)
+    architecture = _configuration(request)
+    if request.pooling:
+        architecture = f"{architecture}, pooled by {request.pooling}"
+    return network_model(module, encode, preprocessing, architecture, weights, device, precision)
 
 
 def _configuration(request: Request) -> str | Path:
@@ -74,8 +70,9 @@ def _configuration(request: Request) -> str | Path:
 def _create(request: Request, **options: Any) -> Any:
     import timm
 
-    name = request.model
     configuration = _configuration(request)
+    # A repository's configuration at its revision, from the mirror too.
+    name = f"local-dir:{configuration.parent}" if isinstance(configuration, Path) else request.model
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError as error:

@@ -4,15 +4,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.embedders.base import (
-    LoadedModel,
-    Preprocessing,
-    Request,
-    load_strictly,
-    network_model,
-    read_state_dict,
-    url_file,
-)
+from benchmark.embedders.base import LoadedModel, Preprocessing, Request, network_model
+from benchmark.embedders.weights import load_strictly, read_state_dict
+from galleries.downloads import url_file
 from galleries.errors import FinerRankError
 
 if TYPE_CHECKING:
@@ -35,9 +29,8 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         module: torch.nn.Module = models.get_model(request.model, weights=None)
     published = models.get_model_weights(request.model).DEFAULT
     transform = published.transforms()
-    weights = request.weights or url_file(
-        published.url, Path(torch.hub.get_dir()) / "checkpoints", f"{request.spec}@FILE"
-    )
+    checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
+    weights = request.weights_or(lambda: url_file(published.url, checkpoints, f"{request.spec}@FILE"))
     last = _last_layer(module)
     state = {key: value for key, value in read_state_dict(weights).items() if not key.startswith(f"{last}.")}
     module.set_submodule(last, torch.nn.Identity())
@@ -52,7 +45,7 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         tuple(transform.mean),
         tuple(transform.std),
     )
-    preprocessing = own.overridden(request.resize, request.size, request.interpolation)
+    preprocessing = (request.preprocessing or own).overridden(request.resize, request.size, request.interpolation)
 
     fixed = getattr(module, "image_size", None)  # a transformer's grid of positions
     if fixed and preprocessing.size != (fixed, fixed):

@@ -1,0 +1,152 @@
+"""Encoders that describe themselves: `checkpoint:FOLDER`, with `embedder.toml` beside `model.safetensors`.
+
+What is trained here is kept so, and `finer-rank embedder export` makes such a folder of another encoder.
+"""
+
+import importlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.embedders.base import LoadedModel, Preprocessing, Request, digest_of
+from benchmark.embedders.zoo import EncoderCard
+from galleries.errors import FinerRankError, printable
+from galleries.image_set import new_folder
+
+if TYPE_CHECKING:
+    from benchmark.embedders import Embedder
+
+PACKAGES = ("timm", "torchvision", "open_clip_torch", "torch")
+FAMILIES = ("timm", "torchvision", "open_clip", "miewid")
+"""Of which one file of weights is all, once the architecture has a name."""
+DESCRIPTION, WEIGHTS = "embedder.toml", "model.safetensors"
+FORMAT = 1
+TEXTS = ("title", "kind", "token", "licence", "paper", "note")
+
+
+def load(request: Request, device: str, precision: str) -> LoadedModel:
+    """The encoder of the family that the folder names, with the folder's weights and preprocessing."""
+    described = _described(request)
+    family: Any = importlib.import_module(f"benchmark.embedders.{described['family']}")
+    inner = replace(
+        request,
+        family=described["family"],
+        model=described["architecture"],
+        weights=Path(request.model, WEIGHTS),
+        preprocessing=_preprocessing(request, described),
+        pooling=described.get("pooling", ""),
+    )
+    loaded: LoadedModel = family.load(inner, device, precision)
+    architecture = digest_of({key: described.get(key, "") for key in ("family", "architecture", "pooling")})
+    files = (*loaded.files, Path(request.model, DESCRIPTION))
+    return replace(loaded, architecture=f"sha256:{architecture}", files=files)
+
+
+def card(request: Request) -> EncoderCard:
+    """What the folder says of its encoder.
+
+    Raises:
+        FinerRankError: no such folder, or a description that is none.
+    """
+    described = _described(request)
+    trained_on = described.get("trained_on")
+    return EncoderCard(
+        name=Path(request.model).name,
+        spec=request.spec,
+        dimension=described["dimension"],
+        trained_on=None if trained_on is None else tuple(trained_on),
+        preprocessing=_preprocessing(request, described),
+        pooling=described.get("pooling", ""),
+        **{key: described.get(key, "") for key in TEXTS},
+    )
+
+
+def export(embedder: "Embedder", out: Path) -> None:
+    """Write an encoder as a folder that describes itself. Of a folder that does so already, nothing is made.
+
+    Raises:
+        FinerRankError: an encoder that needs more than one file of weights, or `out` cannot be written.
+    """
+    import tomli_w
+    from safetensors.torch import save_file
+
+    request = embedder.request
+    if request.family not in FAMILIES or request.model.startswith(("local-dir:", "hf-hub:")):
+        known = ", ".join(f"{family}:NAME" for family in FAMILIES)
+        raise FinerRankError(f"{embedder.spec}: cannot be exported; only {known} can, with or without @FILE")
+    if embedder.precision != "fp32" or request.resize or request.size or request.interpolation:
+        raise FinerRankError(f"{embedder.spec}: is exported as it was published; leave other options out")
+    loaded = embedder.model
+    own = embedder.card
+    texts = {key: getattr(own, key) for key in TEXTS if own and getattr(own, key)}
+    described = {
+        "format": FORMAT,
+        "family": request.family,
+        "architecture": request.model.partition("/")[0] if request.family == "open_clip" else request.model,
+        **({"pooling": request.pooling} if request.pooling else {}),
+        "dimension": embedder.embed(_grey()).shape[1],
+        "title": own.title if own else request.model,
+        "kind": "generic",
+        **texts,
+        **({"trained_on": list(own.trained_on)} if own and own.trained_on is not None else {}),
+        "weights_came_from": {"file": loaded.files[0].name, "sha256": loaded.weights_digest},
+        "preprocessing": {key: _plain(value) for key, value in loaded.preprocessing.items() if value is not None},
+    }
+    with new_folder(out) as partial:
+        save_file({key: value.cpu().contiguous() for key, value in loaded.tensors().items()}, partial / WEIGHTS)
+        (partial / DESCRIPTION).write_text(tomli_w.dumps(described), encoding="utf-8")
+
+
+def _grey() -> list[Any]:
+    from PIL import Image
+
+    return [Image.linear_gradient("L").convert("RGB")]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _described(request: Request) -> Mapping[str, Any]:
+    """The content of `embedder.toml`, checked.
+
+    Raises:
+        FinerRankError: it is not there, or says something else.
+    """
+    path = Path(request.model, DESCRIPTION)
+    if not request.model or not path.is_file():
+        raise FinerRankError(f"{request.spec}: no {DESCRIPTION} there; write checkpoint:FOLDER of an exported encoder")
+    if request.weights:
+        raise FinerRankError(f"{request.spec}: the folder holds its own weights; leave the '@' out")
+    try:
+        described = tomllib.loads(path.read_text(encoding="utf-8"))
+        if described["format"] != FORMAT:
+            raise FinerRankError(f"{path}: format {described['format']}, this program reads {FORMAT}; export it again")
+        if described["family"] not in FAMILIES:
+            raise ValueError(f"family {described['family']!r} is none of {', '.join(FAMILIES)}")
+        if not isinstance(described["architecture"], str) or ":" in described["architecture"]:
+            raise ValueError("architecture is no name")
+        if type(described["dimension"]) is not int or any(type(described.get(key, "")) is not str for key in TEXTS):
+            raise ValueError("a field of another kind")
+        _preprocessing(request, described)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else printable(str(error).splitlines()[0])
+        raise FinerRankError(f"{path}: does not describe an encoder ({reason}); export it again") from None
+    return described
+
+
+def _preprocessing(request: Request, described: Mapping[str, Any]) -> Preprocessing:
+    row = {key: tuple(value) if isinstance(value, list) else value for key, value in described["preprocessing"].items()}
+    preprocessing = Preprocessing(**row)
+    pairs, triples = (preprocessing.size, preprocessing.resize_to), (preprocessing.mean, preprocessing.std)
+    if not (
+        all(len(pair) == 2 and all(type(side) is int and 8 <= side <= 4096 for side in pair) for pair in pairs)
+        and all(len(triple) == 3 and all(isinstance(v, float) for v in triple) for triple in triples)
+        and all(preprocessing.std)
+        and preprocessing.resize in ("squash", "crop", "pad")
+        and preprocessing.interpolation in ("nearest", "bilinear", "bicubic", "lanczos", "bilinear-opencv")
+    ):
+        raise ValueError("preprocessing is out of range")
+    return preprocessing

@@ -113,6 +113,10 @@ class Judge:
 
     def opinion(self, runs: Sequence[Run]) -> Opinion:
         """Anchors first, then the runs, in order."""
+        seen = self.embedder.seen_state(self.gallery.card.source)
+        if seen in ("trained on it", "same data set family"):
+            what = "on this gallery's data set" if seen == "trained on it" else "on data akin to this gallery's"
+            self.notes.append(f"{self.embedder.spec} was trained {what}: it may flatter; judge by one that was not")
         held_out_of = self._held_out()
         held_out = list(held_out_of.values())
         copied = self._copied_reference()
@@ -240,7 +244,8 @@ class Judge:
             "gallery": {**_present(asdict(self.gallery.card)), **self._digests(self.gallery)},
             **({} if self.region == FULL else {"masks": self._masks(run)}),
             "embedder": {"spec": published_spec(self.embedder.spec), "fingerprint": self.embedder.fingerprint,
-                         **self.embedder.description},
+                         **self.embedder.description,
+                         "gallery_seen": self.embedder.seen_state(self.gallery.card.source)},
             "n_images": len({query.image.file_name for query in queries}),
             "n_images_left_out": sum(image.path not in self.row_of for image in run.images),
             "n_photos_left_out": sum(photo.path not in self.row_of for photo in self.gallery.photos),
@@ -269,7 +274,7 @@ class Judge:
             "categories": by(answers, held_out, lambda answer: answer.category),
             "identities": by(answers, held_out, lambda answer: answer.identity),
             "gallery_anchors": {name: as_json(anchor) for name, anchor in anchors.items()},
-            "versions": {package: version(package) for package in ("finer-rank", *PACKAGES)},
+            "versions": {p: version(p) for p in dict.fromkeys(["finer-rank", *PACKAGES, *self.embedder.packages])},
         }  # fmt: skip
         places = {"gallery": str(self.gallery.root.absolute()), "run": str(run.root.absolute())}
         nearest = self.pool.neighbours(asked, self.rows, self.options.n_neighbours)

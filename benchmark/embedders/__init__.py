@@ -141,6 +141,12 @@ class Embedder:
         """SHA-256 of `description`."""
         return digest_of(self.description)
 
+    @cached_property
+    def packages(self) -> tuple[str, ...]:
+        """Those whose version decides what it computes."""
+        own = (member.embedder.packages for member in self.members)
+        return tuple(dict.fromkeys(sum(own, ()))) if self.members else tuple(self._family.PACKAGES)
+
     def embed(self, images: Images, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """Embed images: `[N, D]` float32 rows of length 1. Nothing is cached (see `benchmark.embed`).
 
@@ -332,9 +338,13 @@ def _split_weights(rest: str) -> tuple[str, Path | None]:
 
 def published_spec(spec: str) -> str:
     """A spec whose files are named without their folders: records are published."""
+    if spec.startswith("ensemble:"):
+        parts = [part.partition("=") for part in spec.removeprefix("ensemble:").split(",")]
+        return "ensemble:" + ",".join(f"{published_spec(name)}{equals}{weight}" for name, equals, weight in parts)
     model, at, weights = spec.partition("@")
-    start, colon, folder = model.partition("local-dir:")
-    model = f"{start}{colon}{Path(folder).name}" if colon else model
+    for marker in ("local-dir:", "checkpoint:"):
+        start, found, folder = model.partition(marker)
+        model = f"{start}{found}{Path(folder).name}" if found else model
     return f"{model}{at}{Path(weights).name}" if at and "hf-hub:" not in model else model + at + weights
 
 

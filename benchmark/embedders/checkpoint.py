@@ -138,7 +138,9 @@ def _described(request: Request) -> Mapping[str, Any]:
 
 
 def _preprocessing(request: Request, described: Mapping[str, Any]) -> Preprocessing:
-    row = {key: tuple(value) if isinstance(value, list) else value for key, value in described["preprocessing"].items()}
+    row: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in described["preprocessing"].items()
+    }
     preprocessing = Preprocessing(**row)
     pairs, triples = (preprocessing.size, preprocessing.resize_to), (preprocessing.mean, preprocessing.std)
     if not (

@@ -9,7 +9,10 @@ import typer
 
 import benchmark.ablation_commands
 import benchmark.commands
+import benchmark.compare_commands
+import benchmark.embedder_commands
 import benchmark.gallery_commands
+import benchmark.language_judge_commands
 import galleries.commands
 import leaderboard.commands
 import personalization_runs.commands
@@ -30,7 +33,10 @@ app.add_typer(galleries.commands.app, name="gallery")
 app.add_typer(personalization_runs.commands.app, name="run")
 app.add_typer(personalization_runs.commands.demo_app)
 app.add_typer(benchmark.commands.app)
+app.add_typer(benchmark.compare_commands.app)
 app.add_typer(benchmark.ablation_commands.app)
+app.add_typer(benchmark.embedder_commands.app, name="embedder")
+app.add_typer(benchmark.language_judge_commands.app)
 app.add_typer(leaderboard.commands.app)
 
 

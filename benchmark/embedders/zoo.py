@@ -74,8 +74,9 @@ class DataSet:
 
 @cache
 def zoo() -> Mapping[str, EncoderCard]:
-    """All cards by name, in the order of the table."""
-    return {name: read_card(name, row) for name, row in _table("zoo.toml").items()}
+    """All cards by name, in the order of the table. A variant's row says what differs from the entry that it is of."""
+    table = _table("zoo.toml")
+    return {name: read_card(name, {**table.get(row.get("variant_of"), {}), **row}) for name, row in table.items()}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`finer-rank evaluate`, `compare`, `doctor` and `bench`."""
+"""`finer-rank evaluate`, `doctor` and `bench`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,8 +32,8 @@ def evaluate(
         typer.Option(
             "--embedder",
             "-e",
-            help="family:model[@weights file] (timm:, open_clip:, torchvision:, classical:) "
-            "or clip, dino, dinov2. Repeatable.",
+            help="A name (finer-rank embedder list), family:model[@weights file], or ensemble:NAME=WEIGHT,NAME=WEIGHT. "
+            "Repeatable.",
         ),
     ],
     run: Runs = None,
@@ -65,6 +65,13 @@ def evaluate(
             "which the query's references do not show are left out of its ranking.",
         ),
     ] = False,
+    clip_t: Annotated[
+        str,
+        typer.Option(
+            help="Also say how well images match their prompts, by this model with a text side, such as clip.",
+            show_default=False,
+        ),
+    ] = "",
     precision: Precision = "fp32",
     device: Device = "auto",
     batch_size: BatchSize = None,
@@ -100,7 +107,12 @@ def evaluate(
     faults = [*below(opened.root, faults), *run_faults]
     if out is not None and not runs:
         raise FinerRankError("--out: records are of runs, and there is none; name one with --run, or leave --out out")
-    options = Options(neighbours, skip_broken, batch_size, regions=regions, same_viewpoint=same_viewpoint)
+    judge = load_embedders([clip_t], None, None, None, precision, device, store)[0][0] if clip_t else None
+    if judge and not runs:
+        raise FinerRankError("--clip-t: compares generated images with their prompts; name a run with --run")
+    options = Options(
+        neighbours, skip_broken, batch_size, regions=regions, same_viewpoint=same_viewpoint, prompt_judge=judge
+    )
     with progress_bars() as progress:
         evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note, faults)
     dependences = background_dependence(evaluations)
@@ -159,102 +171,6 @@ def _record_name(record: Any) -> str:
 def _as_file_name(text: str) -> str:
     short = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
     return short.encode()[:80].decode(errors="ignore").lstrip(".") or "_"
-
-
-@app.command()
-def compare(
-    record: Annotated[list[Path], typer.Argument(help="Record folders, or a folder of them.")],
-    metric: Annotated[str, typer.Option(help="mAP, AUC, rank_1 or MAP@R.")] = "mAP",
-    region: Annotated[
-        str, typer.Option(help="Only records of this region: full, subject or background.", show_default=False)
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Compare runs pair by pair over the identities that both were asked for.
-
-    Differences with 95 % bootstrap intervals, two-sided sign-flip permutation tests over identities with Holm's
-    correction, and the range of ranks that each run may hold.
-    """
-    from dataclasses import asdict
-
-    from benchmark.records import ALL, JUDGED_BY, find_records, read_record
-    from benchmark.regions import FULL, REGIONS
-    from benchmark.report import number, p_value
-    from benchmark.statistics import compare_paired
-    from galleries.console import note, print_json, print_table
-    from galleries.errors import FinerRankError
-
-    column = {"mAP": "average_precision", "AUC": "auc", "rank_1": "rank_1", "MAP@R": "map_at_r"}
-    one_of("--metric", metric, tuple(column))
-    one_of("--region", region or None, REGIONS)
-    found = [(folder, read_record(folder)) for folder in find_records(record)]
-    of_region = [(folder, each) for folder, each in found if region in ("", each.region)]
-    if not of_region:
-        raise FinerRankError(f"--region {region}: no such record; leave it out, or evaluate --region {region} first")
-    folders, records = [folder for folder, _ in of_region], [each for _, each in of_region]
-    if len(records) < 2:
-        raise FinerRankError(f"{folders[0]}: nothing to compare it with; name two records or more")
-    for other, folder in zip(records[1:], folders[1:], strict=True):
-        for what, its, first in zip(JUDGED_BY, other.judged_by, records[0].judged_by, strict=True):
-            if its != first:
-                remedy = "; choose one with --region" if what == "region" else ""
-                raise FinerRankError(
-                    f"{folder}: another {what} than {folders[0]}; their scores cannot be compared{remedy}"
-                )
-    names = [r.name for r in records]
-    for name in names:
-        if names.count(name) > 1:
-            raise FinerRankError(f"two records are of the run {name!r}; name each run once")
-    means = {r.name: r.identity_means(column[metric]) for r in records}
-    for name, folder in zip(names, folders, strict=True):
-        if not means[name]:
-            raise FinerRankError(f"{folder}: {metric} is undefined for all of its queries; compare another --metric")
-    try:
-        pairs, ranks = compare_paired(means)
-    except ValueError as error:
-        raise FinerRankError(f"{error}; compare runs that were asked for the same identities") from None
-    sources = sorted({str(r.summary["run"].get("mask_source", "")) or "unknown" for r in records})
-    if len(sources) > 1 and records[0].region != FULL:
-        note(f"note: the runs' masks are from several sources ({', '.join(sources)}): they were not treated alike")
-    if as_json:
-        print_json({"metric": metric, "pairs": [asdict(p) for p in pairs], "ranks": [asdict(r) for r in ranks]})
-        return
-    print_table(
-        f"{metric}, mean over identities; {records[0].summary['gallery']['name']}, {records[0].embedder}"
-        + (f", {records[0].region} only" if records[0].region != FULL else "")
-        + (f", positives: {records[0].positives}" if records[0].positives != ALL else ""),
-        ["run", metric, "ranks", "tied with best"],
-        [
-            [
-                r.name,
-                f"{r.mean:.3f}",
-                str(r.best) if r.best == r.worst else f"{r.best}–{r.worst}",
-                "yes" if r.tied_with_best else "",
-            ]
-            for r in ranks
-        ],
-    )
-    print_table(
-        "pairs, over shared identities",
-        ["first − second", "difference", "identities", "p", "p (Holm)"],
-        [
-            [
-                f"{p.first} − {p.second}",
-                number(asdict(p.difference)),
-                str(p.n_identities),
-                p_value(p.p),
-                p_value(p.p_holm),
-            ]
-            for p in pairs
-        ],
-    )
-    n_apart = len(records) * (len(records) - 1) // 2 - len(pairs)
-    if n_apart:
-        note(f"note: {n_apart} pairs share no identity and are not compared; their ranks say nothing of each other")
-    blind = [p for p in pairs if p.smallest_p * len(pairs) >= 0.05]
-    if blind:
-        fewest = min(p.n_identities for p in blind)
-        note(f"note: {fewest} shared identities are too few: no difference however large could reach p < 0.05")
 
 
 @app.command()

@@ -26,6 +26,7 @@ from benchmark.aggregates import (
 )
 from benchmark.embedders import Embedder, published_spec
 from benchmark.pool import Asked, Pool, chance_scores
+from benchmark.prompt_fidelity import PromptFidelity
 from benchmark.rank import GALLERY_BLOCK, Floats, Rows, pair_similarity, row_norms
 from benchmark.record_tables import Files, as_table, images_digest, masks_digest, neighbour_columns, query_columns
 from benchmark.records import ALL, FORMAT, PROTOCOL, SAME_VIEWPOINT, Record
@@ -45,7 +46,7 @@ FEW_IDENTITIES = 10
 
 @dataclass(frozen=True)
 class Options:
-    """How to evaluate. Only the last two move the score of a query; the record names them.
+    """How to evaluate. Only `regions` and `same_viewpoint` move the score of a query; the record names them.
 
     Attributes:
         n_neighbours: kept of each query, to look at.
@@ -54,6 +55,7 @@ class Options:
         gallery_block: photos compared at a time.
         regions: parts of each picture, gallery and queries alike, that are scored one by one.
         same_viewpoint: leave photos of the right identity out that show it from a side which the references do not.
+        prompt_judge: compares images with their prompts (CLIP-T); None where that is not asked for.
     """
 
     n_neighbours: int = 10
@@ -62,6 +64,7 @@ class Options:
     gallery_block: int = GALLERY_BLOCK
     regions: tuple[Region, ...] = (FULL,)
     same_viewpoint: bool = False
+    prompt_judge: Embedder | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Judge:
     Args:
         row_of: path of a usable image → its row of `rows`.
         rows: `[N, D]` embeddings of `region` of the images.
+        fidelity: how the runs' images match their prompts, if that was asked for.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Judge:
         embedder: Embedder,
         options: Options,
         region: Region = FULL,
+        fidelity: PromptFidelity | None = None,
     ) -> None:
         self.gallery = gallery
         self.files = files
@@ -103,6 +108,7 @@ class Judge:
         self.embedder = embedder
         self.options = options
         self.region = region
+        self.fidelity = fidelity
         photos = [p for p in gallery.split("gallery", "distractor") if p.path in row_of]
         photos.sort(key=lambda photo: (photo.category, photo.file_name))
         if not any(photo.split == "gallery" for photo in photos):
@@ -214,6 +220,9 @@ class Judge:
         columns = query_columns(queries, answers, self.files) | {f"similarity_to_{kind}": similarity}
         identities = [answer.identity for answer in answers]
         extra: dict[str, Any] = {}
+        if self.fidelity:
+            columns |= self.fidelity.columns(queries)
+            extra["prompt_fidelity"] = self.fidelity.summary(run, columns)
         lifted = {}
         if any(question.encounters for question in asked):
             lifted["with_same_encounter"] = [replace(question, encounters=frozenset()) for question in asked]

@@ -13,6 +13,7 @@ from benchmark.distractors import chooser_note
 from benchmark.embed import ImageFile, Progress, embed_images, image_files
 from benchmark.embedders import Embedder
 from benchmark.judge import Judge, Options
+from benchmark.prompt_fidelity import prompt_fidelity
 from benchmark.records import ALL, SAME_VIEWPOINT, Record
 from benchmark.regions import FULL, Mask, Region, Treatment, find_masks
 from benchmark.store import print_to_stderr
@@ -103,6 +104,11 @@ def evaluate(
         cut_faults = _faults_of_opening([file for of in of_region.values() for file in of.values() if file.treatment])
         faults = [*known_faults, *image_faults, *below(gallery.root, leaks), *mask_faults, *cut_faults]
         raise_if_any("cannot be scored", dict.fromkeys(faults))
+    fidelity = None
+    if options.prompt_judge and runs:
+        judge, size = options.prompt_judge, options.batch_size
+        fidelity = prompt_fidelity(runs, files, judge, store, batch_size=size, progress=progress, warn=warn)
+    clip_t_notes = fidelity.notes if fidelity else ()
     n_asked = sum(len(rows) for _, rows in sets)
     evaluations = []
     for embedder in embedders:
@@ -118,7 +124,8 @@ def evaluate(
         for region, own in of_region.items():
             rows_of_keys = embedded[region].row_of
             row_of = {path: rows_of_keys[file.key] for path, file in own.items() if file.key in rows_of_keys}
-            opinion = Judge(gallery, own, row_of, embedded[region].rows, embedder, options, region).opinion(runs)
+            rows = embedded[region].rows
+            opinion = Judge(gallery, own, row_of, rows, embedder, options, region, fidelity).opinion(runs)
             remark = chooser_note(gallery.card, embedder)
             left_out = [*faults, *(mask_faults if region != FULL else ()), *embedded[region].faults]
             evaluations.append(
@@ -130,7 +137,12 @@ def evaluate(
                     n_distinct=len({file.key for file in own.values()}),
                     n_forward_passes=embedded[region].n_forward_passes,
                     left_out=tuple(str(fault) for fault in left_out),
-                    notes=(*copies, *([remark] if remark else []), *opinion.notes),
+                    notes=(
+                        *copies,
+                        *([remark] if remark else []),
+                        *opinion.notes,
+                        *clip_t_notes,
+                    ),
                     region=region,
                     positives=SAME_VIEWPOINT if options.same_viewpoint else ALL,
                     n_left_out=n_asked - len(row_of),

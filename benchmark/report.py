@@ -28,6 +28,9 @@ LIFTED = {
 """Scores of a record without one of its restrictions, and how they are shown."""
 
 
+CLIP_T_NAMES = {"clip_t": "CLIP-T", "clip_t_without_identifier": "CLIP-T without identifier"}
+
+
 def estimate_as_json(estimate: Estimate | None) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -81,7 +84,7 @@ def evaluations_as_json(
                     },
                     **{
                         key: summary[key]
-                        for key in (*LIFTED, "n_queries_of_unknown_viewpoint", "masks")
+                        for key in (*LIFTED, "n_queries_of_unknown_viewpoint", "masks", "prompt_fidelity")
                         if key in summary
                     },
                 }
@@ -123,6 +126,9 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
     lifted = [key for key in LIFTED if any(key in record.summary for record in evaluation.records)]
     extra = ["retention", *(SIMILARITY_NAMES[kind] for kind in kinds)] if evaluation.records else []
     extra += [LIFTED[key] for key in lifted]
+    fidelities = [record.summary.get("prompt_fidelity", {}) for record in evaluation.records]
+    clip_t = [key for key in CLIP_T_NAMES if any(number(each.get(key)) != "–" for each in fidelities)]
+    extra += [CLIP_T_NAMES[key] for key in clip_t]
     rows = []
     for name, shown in ANCHOR_NAMES.items():
         anchor = evaluation.anchors.get(name)
@@ -138,6 +144,7 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
         cells.append(number(summary["identity_retention"]))
         cells += [number(similarity) if similarity["to"] == kind else "" for kind in kinds]
         cells += [number(summary.get(key, {}).get("mAP")) for key in lifted]
+        cells += [number(summary["prompt_fidelity"][key]) for key in clip_t]
         rows.append([record.name, *cells])
     title = [gallery, evaluation.embedder]
     title += [f"{evaluation.region} only"] if evaluation.region != FULL else []

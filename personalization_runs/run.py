@@ -65,6 +65,7 @@ class RunCard:
     """What `run.toml` says of a run.
 
     Attributes:
+        identifier: token that stands for the individual in prompts, such as `sks`; CLIP-T is also taken without it.
         mask_source: what drew the masks: a program with its version, or a person.
     """
 
@@ -75,6 +76,7 @@ class RunCard:
     base_model: str = ""
     gallery: str = ""
     gallery_version: str = ""
+    identifier: str = ""
     mask_source: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

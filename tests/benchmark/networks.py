@@ -16,6 +16,8 @@ TINY_CLIP = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
 }
+TEXT_SIDE = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+"""Of the vocabulary that OpenCLIP's own tokenizer has."""
 HALVES = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.25]}
 
 
@@ -52,11 +54,17 @@ def save_torchvision(path: Path, architecture: str = "squeezenet1_1", seed: int 
 
 
 def save_clip(
-    folder: Path, seed: int = 0, ending: str = "safetensors", image_size: Any = 32, **preprocess: Any
+    folder: Path,
+    seed: int = 0,
+    ending: str = "safetensors",
+    image_size: Any = 32,
+    text: Any = None,
+    **preprocess: Any,
 ) -> Path:
     """A folder for `open_clip:local-dir:`, with the given entries in its `preprocess_cfg`."""
     folder.mkdir(parents=True, exist_ok=True)
     model = TINY_CLIP | {"vision_cfg": TINY_CLIP["vision_cfg"] | {"image_size": image_size}}
+    model |= {"text_cfg": text} if text else {}
     described = {"model_cfg": model, "preprocess_cfg": {**HALVES, **preprocess}}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     torch.manual_seed(seed)

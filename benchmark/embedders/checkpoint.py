@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.embedders.base import LoadedModel, Preprocessing, Request, digest_of
-from benchmark.embedders.zoo import EncoderCard
+from benchmark.embedders.zoo import EncoderCard, training_data
 from galleries.errors import FinerRankError, printable
 from galleries.image_set import new_folder
 
@@ -130,6 +130,12 @@ def _described(request: Request) -> Mapping[str, Any]:
             raise ValueError("architecture is no name")
         if type(described["dimension"]) is not int or any(type(described.get(key, "")) is not str for key in TEXTS):
             raise ValueError("a field of another kind")
+        trained_on = described.get("trained_on", [])
+        unknown = [name for name in trained_on if name not in training_data()] if isinstance(trained_on, list) else [""]
+        if unknown:
+            raise ValueError(f"trained_on: {unknown[0]!r} is none of {', '.join(training_data())}")
+        if not isinstance(described["preprocessing"], dict):
+            raise ValueError("preprocessing is no table")
         _preprocessing(request, described)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else printable(str(error).splitlines()[0])

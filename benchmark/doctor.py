@@ -9,7 +9,9 @@ from typing import Any
 from benchmark.store import default_store
 from galleries.images import n_decoding_threads
 
-EXTRAS = ("generate", "masks", "wildlife", "perceptual", "cluster", "dev")
+EXTRAS = (
+    "generate", "masks", "wildlife", "perceptual", "cluster", "transformers", "opencv", "language-judge", "dev",
+)  # fmt: skip
 
 
 def report() -> dict[str, dict[str, Any]]:
@@ -19,7 +21,7 @@ def report() -> dict[str, dict[str, Any]]:
     needed: dict[str, list[str]] = {"": []}
     for requirement in requires("finer-rank") or []:
         name, _, condition = requirement.partition(";")
-        extra = re.search(r"extra == ['\"](\w+)['\"]", condition)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", condition)
         needed.setdefault(extra.group(1) if extra else "", []).append(re.split(r"[ <>=!~\[]", name.strip())[0])
     packages = {name: found for name in needed[""] if (found := _version(name))}
     missing = {

@@ -28,6 +28,8 @@ Progress = Callable[[str, int], Callable[[int], Any]]
 BATCH_SIZE = 32
 SHARD_SECONDS = 15.0
 SHARD_IMAGES = 4096
+SURELY_CONSTANT = 4
+"""Different images of which an encoder that works tells two apart."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ def embed_images(
     A killed run loses at most the last seconds: what was stored is not computed again.
 
     Raises:
-        FinerRankError: the embedder cannot be loaded, memory does not suffice for one image, or the store
-            cannot be written. Faulty images are returned, not raised.
+        FinerRankError: the embedder cannot be loaded or tells no two images apart, memory does not suffice for one
+            image, or the store cannot be written. Faulty images are returned, not raised.
     """
     if embedder.members:
         return _of_members(images, embedder, store_root, batch_size, progress, warn)
@@ -168,6 +170,12 @@ def embed_images(
         if step:
             step(n_done)
     row_of, rows = store.read(by_key)
+    if len(rows) >= SURELY_CONSTANT and (rows == rows[0]).all():
+        first, second = (by_key[key][0].name for key in sorted(row_of)[:2])
+        raise FinerRankError(
+            f"{embedder.spec}: {first}, {second} and all other of {len(rows)} different images get the same embedding; "
+            "its weights or its preprocessing are not what they should be"
+        )
     faults = [
         Fault(image.name, wrong.what, wrong.remedy) for key, wrong in loop.faults.items() for image in by_key[key]
     ]

@@ -185,7 +185,7 @@ def test_skip_broken_says_how_many_images_were_left_out(tmp_path: Path, cli: Cli
     [
         (["-g", "nowhere", "-e", "classical:"], "nowhere: no such gallery folder"),
         (["-g", "zoo", "-e", "classical:", "-r", "nowhere"], "nowhere: no such run folder"),
-        (["-g", "zoo", "-e", "dinov9"], "'dinov2' is meant?"),
+        (["-g", "zoo", "-e", "dinov9"], "'dinov2' or"),
         (["-g", "zoo", "-e", "classical:", "-e", "classical:"], "named twice"),
         (["-g", "zoo", "-e", "classical:", "--resize", "stretch"], "squash, crop, pad"),
         (["-g", "zoo", "-e", "classical:", "--interpolation", "cubic"], "bicubic"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.embedders.zoo import SEEN_STATES
 from benchmark.statistics import LEVEL, N_RESAMPLES, SEED, Estimate, Floats, PairedDifference, compare_paired, holm
 from galleries.errors import FinerRankError
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from benchmark.records import Record
 
 UNKNOWN, UNSEEN = "unknown", "unseen"
-GALLERY_SEEN = ("trained on it", "same data set family", UNKNOWN, UNSEEN)
-"""What a record may say of its embedder and its gallery, what speaks most against a claim first."""
+"""Of `SEEN_STATES`, which are in the order of what speaks most against a claim."""
 
 DECIMALS = 12
 """Means that agree so far are tied: the rest is rounding, and depends on the order of a sum."""
@@ -41,7 +41,7 @@ class NamedEmbedder:
 
     Attributes:
         label: its spec, with the start of its fingerprint where embedders of several fingerprints have that spec.
-        gallery_seen: one of `GALLERY_SEEN`.
+        gallery_seen: one of `SEEN_STATES`.
     """
 
     label: str
@@ -194,7 +194,7 @@ def embedders_of(found: Sequence[tuple[Path, "Record"]]) -> dict[str, NamedEmbed
         label = specs[fingerprint] + (f" #{fingerprint[:digits]}" if len(alike) > 1 else "")
         # Older records do not say; beside newer ones, what speaks most against a claim counts.
         said = [record.summary["embedder"].get("gallery_seen", UNKNOWN) for record in of]
-        state = next((state for state in GALLERY_SEEN if state in said), UNKNOWN)
+        state = next((state for state in SEEN_STATES if state in said), UNKNOWN)
         embedders.append(NamedEmbedder(label, specs[fingerprint], fingerprint, state))
     return {embedder.fingerprint: embedder for embedder in sorted(embedders, key=lambda embedder: embedder.label)}
 

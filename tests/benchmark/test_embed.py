@@ -1,6 +1,8 @@
 """The loop over batches: the same numbers at any batch size, nothing twice, every fault by name."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,43 @@ def test_batches_of_any_size_give_the_same_embeddings(tmp_path: Path, images: li
     assert np.abs(rows[1][0] - rows[1][1]).max() > 1e-4
 
 
+EMBED = """
+import hashlib, os, sys, torch
+import numpy as np
+from pathlib import Path
+from benchmark.embed import ImageFile, embed_images
+from benchmark.embedders import load_embedder
+weights, out, n_cores, *paths = sys.argv[1:]
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(n_cores)])
+torch.set_num_threads(int(n_cores))
+images = [ImageFile(path, Path(path), hashlib.sha256(Path(path).read_bytes()).hexdigest()) for path in paths]
+found = embed_images(images, load_embedder(f"timm:test_vit@{weights}", device="cpu"), Path(out).with_suffix(".store"))
+np.save(out, found.rows[[found.row_of[image.digest] for image in images]])
+"""
+
+
+def test_any_number_of_workers_gives_the_same_embeddings(tmp_path: Path, images: list[ImageFile], vit: Path) -> None:
+    rows = {}
+    for n_cores in (1, 2):
+        out = tmp_path / f"{n_cores}.npy"
+        arguments = [str(vit), str(out), str(n_cores), *(str(image.path) for image in images)]
+        subprocess.run([sys.executable, "-c", EMBED, *arguments], check=True, capture_output=True)
+        rows[n_cores] = np.load(out)
+    assert np.abs(rows[1] - rows[2]).max() <= 1e-6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_embeddings_of_the_cpu(tmp_path: Path, images: list[ImageFile], vit: Path) -> None:
+    rows = {
+        device: ordered(
+            images, embed_images(images, load_embedder(f"timm:test_vit@{vit}", device=device), tmp_path / device)
+        )
+        for device in ("cpu", "cuda")
+    }
+    assert np.abs(rows["cpu"] - rows["cuda"]).max() <= 1e-5
+
+
 def test_neither_names_nor_order_decide_which_images_share_a_batch(
     tmp_path: Path, images: list[ImageFile], vit: Path
 ) -> None:
@@ -129,7 +168,9 @@ def test_what_was_embedded_before_a_failure_is_kept(tmp_path: Path, images: list
     assert again.n_forward_passes == len(images) - 6
 
 
-@pytest.mark.parametrize(("value", "what"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "zero")])
+@pytest.mark.parametrize(
+    ("value", "what"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "zero"), (0.7, "constant")]
+)
 def test_an_embedding_without_a_direction_is_a_fault_of_its_image_alone(
     tmp_path: Path, images: list[ImageFile], value: float, what: str
 ) -> None:
@@ -147,6 +188,16 @@ def test_an_embedding_without_a_direction_is_a_fault_of_its_image_alone(
     assert what in fault.what
     assert last.digest not in found.row_of
     assert len(found.row_of) == len(images) - 1
+
+
+def test_an_encoder_that_tells_no_two_images_apart_is_refused(tmp_path: Path, images: list[ImageFile]) -> None:
+    def forward(batch: Rows) -> Rows:
+        return np.tile(np.arange(1, 4, dtype=np.float32), (len(batch), 1))
+
+    with pytest.raises(FinerRankError, match="all other of 11 different images get the same embedding") as caught:
+        embed_images(images, Plain(forward), tmp_path)
+    assert any(image.name in str(caught.value) for image in images)
+    assert len(embed_images(images[:2], Plain(forward, "two"), tmp_path).row_of) == 2  # two may be as good as equal
 
 
 def test_weights_of_nan_make_a_fault_of_every_image(tmp_path: Path, images: list[ImageFile], vit: Path) -> None:

@@ -90,7 +90,8 @@ def test_any_number_of_workers_gives_the_same_embeddings(tmp_path: Path, images:
     for n_cores in (1, 2):
         out = tmp_path / f"{n_cores}.npy"
         arguments = [str(vit), str(out), str(n_cores), *(str(image.path) for image in images)]
-        subprocess.run([sys.executable, "-c", EMBED, *arguments], check=True, capture_output=True)
+        done = subprocess.run([sys.executable, "-c", EMBED, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
         rows[n_cores] = np.load(out)
     assert np.abs(rows[1] - rows[2]).max() <= 1e-6
 

@@ -44,8 +44,8 @@ def command(folder: Path, cli: Cli) -> Callable[..., str]:
     return run
 
 
-def evaluated(command: Callable[..., str], *arguments: object) -> dict[str, Any]:
-    how = ("--embedder", SQUEEZENET, "--resize", "squash", "--size", "224", "--device", "cpu", "--store", "store")
+def evaluated(command: Callable[..., str], *arguments: object, embedder: str = SQUEEZENET) -> dict[str, Any]:
+    how = ("--embedder", embedder, "--resize", "squash", "--size", "224", "--device", "cpu", "--store", "store")
     found: dict[str, Any] = json.loads(command("evaluate", *arguments, *how, "--json"))
     return found
 
@@ -71,6 +71,16 @@ def dogs(command: Callable[..., str]) -> dict[str, Any]:
         "--out", "untuned",
     )  # fmt: skip
     return evaluated(command, "--gallery", "dogs", "--run", "untuned")
+
+
+def test_exported_the_encoder_gives_the_same_scores(command: Callable[..., str], all_photos: dict[str, Any]) -> None:
+    command("embedder", "export", SQUEEZENET, "--out", "squeezenet")
+    found = evaluated(command, "--gallery", PHOTOS, "--run", "runs", embedder="checkpoint:squeezenet")
+    for anchor, scores in found["anchors"].items():
+        assert scores["mAP"]["value"] == approx(all_photos["anchors"][anchor]["mAP"]["value"], abs=1e-6)
+    ours, theirs = ({r["run"]: r["mAP"]["value"] for r in each["records"]} for each in (found, all_photos))
+    assert len(ours) > 1
+    assert ours == approx(theirs, abs=1e-6)
 
 
 def test_all_photos_find_their_own_subject(all_photos: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def show(
     published = record.pop("published") or {}
     fields = {
         **record,
-        "weights": published.get("repository") or "nobody publishes them: train it, and write NAME@FILE",
+        "weights": published.get("repository") or _without_published_weights(card),
         "file": published.get("file", ""),
         "revision": published.get("revision") or ("the newest: none is pinned" if published else ""),
         "SHA-256": published.get("sha256") or ("not known" if published else ""),
@@ -160,6 +160,12 @@ def export(
 
     write(load_embedder(name, device="cpu"), out)
     say(f"{out}: use it as checkpoint:{out}")
+
+
+def _without_published_weights(card: "EncoderCard") -> str:
+    if card.spec.startswith(("checkpoint:", "classical:")):
+        return "none" if card.trained_on == () else "in its folder"
+    return f"nobody publishes them: train it, and write {card.name}@FILE"
 
 
 def _picture() -> list[Any]:

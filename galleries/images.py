@@ -135,17 +135,25 @@ def _registered_formats() -> tuple[str, ...]:
 
 
 def decode_image(content: bytes) -> "Image.Image":
-    """Decode image bytes to 8-bit RGB as a person would see the picture.
+    """Decode image bytes to 8-bit RGB as a person would see the picture; see `as_rgb`.
+
+    Raises:
+        BadImage: see `open_image`; also truncated or damaged pixel data.
+    """
+    return as_rgb(open_image(content))
+
+
+def as_rgb(image: "Image.Image") -> "Image.Image":
+    """A picture in 8-bit RGB as a person would see it.
 
     EXIF orientation is applied; transparency is laid on white; 16-bit grey is scaled, not clipped;
     palettes are looked up; CMYK goes through its own colour profile where it has one.
 
     Raises:
-        BadImage: see `open_image`; also truncated or damaged pixel data.
+        BadImage: truncated or damaged pixel data, or more than 16 bits a channel.
     """
     from PIL import ImageOps
 
-    image = open_image(content)
     try:
         transparent = _transparent_colour_at_8_bits(image)
         image.load()

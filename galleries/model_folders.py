@@ -1,14 +1,17 @@
 """Models of `transformers` as folders: one that the user brought, or a hub repository's, downloaded once."""
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galleries.downloads import why_hub_is_out_of_reach, why_hub_refuses
+from galleries.downloads import first_line, hub_cache, in_mirror, quiet_hub, why_hub_refuses
 from galleries.errors import FinerRankError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -21,7 +24,7 @@ class ModelFolder:
     """A model's files.
 
     Attributes:
-        name: what it is and which version: `owner/name@commit`, or the folder's name and its content's digest.
+        name: what it is and which version: `owner/name@commit`, or a folder's name and its content's digest.
         config: its `config.json`.
     """
 
@@ -38,8 +41,8 @@ def find_model(model: str, revision: str = "") -> ModelFolder:
     """A model's folder. None of its code is run.
 
     Args:
-        model: a folder, or the name of a hub repository.
-        revision: commit, tag or branch of the repository.
+        model: a folder, or the name of a hub repository, which the mirror's folder OWNER/NAME stands in for.
+        revision: commit, tag or branch of the repository. A mirror has one only, named by its content's digest.
 
     Raises:
         FinerRankError: no such folder; neither cached nor within reach; incomplete.
@@ -48,16 +51,23 @@ def find_model(model: str, revision: str = "") -> ModelFolder:
     if folder.is_dir():
         if revision:
             raise FinerRankError(f"--revision {revision}: {model} is a folder, which has one only; leave it out")
-        config = _config(folder)
-        if not _weights(folder):
-            raise FinerRankError(f"{folder}: neither {' nor '.join(WEIGHTS)}, or not all parts; put the weights there")
-        return ModelFolder(folder, f"{folder.resolve().name}@{_digest(folder)[:12]}", config)
+        return _as_brought(folder, folder.resolve().name)
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise FinerRankError(
             f"--model {model}: neither a folder nor a repository; write FOLDER, or owner/name of the hub"
         )
+    mirrored = in_mirror([model], "--model FOLDER", Path.is_dir)
+    if mirrored:
+        return _as_brought(mirrored, model)
     snapshot = _cached(model, revision) or _downloaded(model, revision)
     return ModelFolder(snapshot, f"{model}@{snapshot.name}", _config(snapshot))
+
+
+def _as_brought(folder: Path, name: str) -> ModelFolder:
+    config = _config(folder)
+    if not _weights(folder):
+        raise FinerRankError(f"{folder}: neither {' nor '.join(WEIGHTS)}, or not all parts; put the weights there")
+    return ModelFolder(folder, f"{name}@{_digest(folder)[:12]}", config)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -104,32 +114,69 @@ def _digest(folder: Path) -> str:
 
 def _cached(repository: str, revision: str) -> Path | None:
     """What lies in the hub's cache, if all of it does: nothing is asked of the network then."""
-    import huggingface_hub
-
-    try:
-        folder = Path(huggingface_hub.snapshot_download(repository, revision=revision or None, local_files_only=True))
-    except Exception:  # not cached; also damaged caches, of which the download says more
-        return None
-    return folder if (folder / "config.json").is_file() and _weights(folder) else None
+    for weights in DOWNLOADS:
+        with contextlib.suppress(Exception):  # not cached; also damaged caches, of which the download says more
+            folder = _snapshot(repository, revision, weights, local_files_only=True)
+            if (folder / "config.json").is_file() and _weights(folder):
+                return folder
+    return None
 
 
 def _downloaded(repository: str, revision: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.constants import ENDPOINT
 
-    reason = why_hub_is_out_of_reach()
+    reason = _why_hub_is_out_of_reach()
     if reason is None:
         try:
             for weights in DOWNLOADS:
-                wanted = ["*.json", "*.py", *weights]
-                folder = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=wanted)
-                if _weights(Path(folder)):
-                    return Path(folder)
+                with quiet_hub(), _bars_on_terminals_only(), warnings.catch_warnings():
+                    warnings.filterwarnings("error", "Not enough free disk space")
+                    folder = _snapshot(repository, revision, weights)
+                if _weights(folder):
+                    return folder
             reason = f"no {' or '.join(WEIGHTS)} there"
         except Exception as error:  # full disk, a server that stops halfway: the hub's client raises many kinds
             reason = why_hub_refuses(error, repository, revision)
-    cache = Path(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
     raise FinerRankError(
-        f"https://huggingface.co/{repository}: not cached under {cache}, and cannot be fetched ({reason}); where there "
-        f"is a network, run: hf download {repository} --local-dir FOLDER, bring the folder, and write --model FOLDER"
+        f"{ENDPOINT}/{repository}: not cached under {hub_cache(repository)}, and cannot be fetched ({reason}); where "
+        f"there is a network, run: hf download {repository} --local-dir FOLDER, bring the folder, and write "
+        "--model FOLDER"
     )
+
+
+def _snapshot(repository: str, revision: str, weights: Sequence[str], **options: bool) -> Path:
+    import huggingface_hub
+
+    wanted = ["*.json", "*.py", *weights]
+    return Path(
+        huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=wanted, **options)
+    )
+
+
+@contextlib.contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hidden = not (sys.stderr.isatty() or are_progress_bars_disabled()) and HF_HUB_DISABLE_PROGRESS_BARS is None
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            enable_progress_bars()
+
+
+def _why_hub_is_out_of_reach() -> str | None:
+    """Asked once and briefly: the hub's client itself would try again for half a minute, for each file."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+    from huggingface_hub.utils import get_session
+
+    if HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(ENDPOINT, timeout=10)
+    except Exception as error:  # of the HTTP library, which the hub's client may change
+        return first_line(error)
+    return None

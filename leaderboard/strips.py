@@ -14,6 +14,8 @@ from personalization_runs.run import GeneratedImage, Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from leaderboard.explanations import Explanation
+
 RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#888888"
 
 
@@ -33,10 +35,21 @@ def choose_queries(record: Record, n: int, best: bool, identity: str) -> list[in
     return sorted(rows, key=lambda i: (-precision[i] if best else precision[i], asked[i], names[i]))[:n]
 
 
-def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int], k: int, out: Path) -> None:
+def draw_strips(
+    record: Record,
+    gallery: Gallery,
+    run: Run,
+    rows: Sequence[int],
+    k: int,
+    out: Path,
+    explanation: "Explanation | None" = None,
+) -> None:
     """Draw one strip per query into an image file.
 
     Right and wrong photos differ in frame colour, in line style, and by a sign before the name.
+
+    Args:
+        explanation: drawn below each strip.
 
     Raises:
         FinerRankError: an image that the record names is not there, or `out` cannot be written.
@@ -53,12 +66,15 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
         if neighbour["query"] in neighbours and neighbour["rank"] <= k:
             neighbours[neighbour["query"]].append(neighbour)
     n_columns = 2 + max(len(of) for of in neighbours.values())
-    figure = Figure(figsize=(1.75 * n_columns, 2.25 * len(rows)), layout="constrained")
+    heights = [2.25, *(explanation.heights if explanation else ())]
+    height = sum(heights) * len(rows) + (explanation.key_height if explanation else 0)
+    figure = Figure(figsize=(1.75 * n_columns, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), n_columns, squeeze=False)
-    for line, row, query in zip(axes, rows, queries, strict=True):
-        for ax in line:
-            ax.set_axis_off()
+    axes = figure.subplots(len(heights) * len(rows), n_columns, squeeze=False, height_ratios=heights * len(rows))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (row, query) in enumerate(zip(rows, queries, strict=True)):
+        line, *below = axes[i * len(heights) : (i + 1) * len(heights)]
         reference = photos.get(query["reference_file_name"]) or _first_photo(gallery, query["identity"])
         if reference:
             kind = "reference" if reference.split == "reference" else "a photo"
@@ -71,10 +87,14 @@ def draw_strips(record: Record, gallery: Gallery, run: Run, rows: Sequence[int],
             title = f"{sign} {shorten(neighbour['identity'])}\n{neighbour['rank']}: {neighbour['similarity']:.3f}"
             photo = photos.get(neighbour["file_name"])
             _draw(ax, gallery.root, photo, title, colour, neighbour, style)
+        if explanation:
+            explanation.draw(below, query, neighbours[row])
     mean = record.summary["scores"]["mAP"]["value"]
     of_region = "" if record.region == "full" else f" ({record.region} only)"
     title = f"{record.name} on {record.summary['gallery']['name']}, {record.embedder}{of_region}, mAP {mean:.3f}"
     figure.suptitle(plain(title), fontsize=9)
+    if explanation:
+        explanation.draw_key(figure, axes)
     save_figure(figure, out)
 
 

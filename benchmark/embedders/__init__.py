@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from functools import cache, cached_property, partial
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders.base import Interpolation, LoadedModel, Request, Resize, digest_of, unit_rows
-from benchmark.embedders.pictures import Images, as_pictures, batched, joined, what_is_wrong
+from benchmark.embedders.pictures import Images, Picture, as_pictures, batched, joined, what_is_wrong
 from benchmark.embedders.weights import sha256_of_file
 from benchmark.embedders.zoo import EncoderCard, SeenState, seen_state, worst_state, zoo
 from galleries.downloads import MIRROR, first_line
 from galleries.errors import FinerRankError
+from galleries.images import BadImage
 
 FAMILIES = ("timm", "open_clip", "torchvision", "transformers", "miewid", "dreamsim", "checkpoint", "classical")
 ENTRY_POINTS = "finer_rank.embedders"
@@ -91,12 +92,20 @@ class Embedder:
     def seen_state(self, source: str) -> SeenState:
         """Whether it saw a gallery's photos when it was trained.
 
+        Of weights that were brought under a card's name, all but the published file may have seen more than it says.
+
         Args:
             source: what the gallery names as its source.
         """
         if self.members:
             return worst_state([member.embedder.seen_state(source) for member in self.members])
-        return seen_state(self.card.trained_on if self.card else None, source)
+        if self.card is None:
+            return "unknown"
+        state, published = seen_state(self.card.trained_on, source), self.card.published
+        if self._card is None or self.request.published == published:
+            return state
+        is_published = published and self.description["weights_sha256"] == published.sha256
+        return state if is_published else worst_state([state, "unknown"])
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -108,7 +117,7 @@ class Embedder:
         device = self._device if self.request.family == "classical" else resolve_device(self._device)
         loaded: LoadedModel = self._family.load(self.request, device, self.precision)
         published = self.request.published
-        if published and published.sha256 and not self.request.weights:
+        if published and published.sha256:
             for file in loaded.files:
                 if file.name == Path(published.file).name and sha256_of_file(file) != published.sha256:
                     raise FinerRankError(
@@ -159,19 +168,28 @@ class Embedder:
             FinerRankError: an image that cannot be read, an array of another kind, or an embedding that is not
                 finite or constant; names the image.
         """
-        pictures = as_pictures(images)
+        if batch_size < 1:
+            raise FinerRankError(f"batch_size {batch_size}: out of range; write 1 or more")
+        return self._embed(as_pictures(images), batch_size)
+
+    def _embed(self, pictures: Sequence[tuple[str, Picture]], batch_size: int) -> npt.NDArray[np.float32]:
         if self.members:
-            return joined([(member.embedder.embed(images, batch_size), member.weight) for member in self.members])
+            return joined([(member.embedder._embed(pictures, batch_size), member.weight) for member in self.members])
         rows = []
         for named in batched(pictures, batch_size):
-            opened = [(name, picture()) for name, picture in named]
-            found = self.forward(np.stack([self.model.preprocess(image) for _, image in opened]))
-            for (name, _), row in zip(opened, found, strict=True):
+            found = self.forward(np.stack([self._prepared(name, picture) for name, picture in named]))
+            for (name, _), row in zip(named, found, strict=True):
                 wrong = what_is_wrong(row)
                 if wrong:
                     raise FinerRankError(f"{name}: {wrong}; look at the image: {self.spec} cannot place it")
             rows.append(found)
         return np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+    def _prepared(self, name: str, picture: Picture) -> npt.NDArray[Any]:
+        try:
+            return self.model.preprocess(picture())
+        except BadImage as error:
+            raise FinerRankError(f"{name}: {error}") from None
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embed texts in the space of the images: `[N, D]` float32 rows of length 1.
@@ -217,9 +235,9 @@ class Embedder:
         kind, colon, folder = r.model.partition("local-dir:")
         model = f"{colon}{Path(folder).absolute()}" if colon and not kind else r.model
         asked = asdict(replace(r, spec="", model=model, weights=r.weights.absolute() if r.weights else None))
-        packages = [version(package) for package in self._family.PACKAGES]
+        packages = [_version(package) for package in self._family.PACKAGES]
         mirror = os.environ.get(MIRROR, "")
-        return digest_of({**asked, "precision": self.precision, "packages": packages, "mirror": mirror, "format": 3})
+        return digest_of({**asked, "precision": self.precision, "packages": packages, "mirror": mirror, "format": 4})
 
 
 def load_embedder(
@@ -281,8 +299,9 @@ def _request(spec: str) -> tuple[EncoderCard | None, Request]:
         brought = brought / card.published.file
     if brought is None and card.published is None and family not in ("classical", "checkpoint"):
         raise FinerRankError(f"{spec}: nobody publishes its weights; train it, and write {name}@FILE")
-    request = Request(spec, family, rest, brought, preprocessing=card.preprocessing, pooling=card.pooling)
-    return card, replace(request, published=card.published)
+    published = None if at else card.published
+    request = Request(spec, family, rest, brought, published=published, preprocessing=card.preprocessing)
+    return card, replace(request, pooling=card.pooling)
 
 
 def _unknown(spec: str) -> FinerRankError:
@@ -316,8 +335,9 @@ def _weighted(spec: str) -> list[tuple[str, float]]:
             raise FinerRankError(f"{spec}: weight {weight} of {name} is out of range; write one above 0")
     if len(members) < 2:
         raise FinerRankError(f"{spec}: one member is no ensemble; write ensemble:dinov2=0.7,clip=0.3")
-    total = math.fsum(members.values())
-    return [(name, weight / total) for name, weight in members.items()]
+    largest = max(members.values())  # their sum may be more than a float holds
+    total = math.fsum(weight / largest for weight in members.values())
+    return [(name, weight / largest / total) for name, weight in members.items()]
 
 
 @cache
@@ -363,6 +383,14 @@ def resolve_device(device: str) -> str:
         there = ", ".join(name for name, is_there in available.items() if is_there)
         raise FinerRankError(f"--device {device}: not there; available: {there}")
     return device
+
+
+def _version(package: str) -> str:
+    """ "" where it is not installed, of which the family says more."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _signature(path: str) -> list[int]:

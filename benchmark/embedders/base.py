@@ -1,9 +1,10 @@
 """What every family of embedders shares: preprocessing, and the model that a family returns."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Resize = Literal["squash", "crop", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "bilinear-opencv"]
 """Of Pillow, which antialiases; `bilinear-opencv` is OpenCV's, which does not (squash only)."""
+HalfPixel = Literal["even", "down"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Preprocessing:
         resize_to: `(height, width)`; for `crop` the two are equal.
         mean, std: of the channels, for values in [0, 1].
         fill: colour of the padding; the mean colour, which is zero after normalisation, where None.
+        half_pixel: where the cut begins when the centre falls between two pixels: at the `even` one, as torchvision's
+            and with it open_clip's and timm's does, or at the one before (`down`), as transformers' does.
     """
 
     size: tuple[int, int]
@@ -43,6 +47,13 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     fill: tuple[int, int, int] | None = None
+    half_pixel: HalfPixel = "even"
+
+    def __post_init__(self) -> None:
+        if self.half_pixel not in get_args(HalfPixel):
+            raise ValueError(f"half_pixel {self.half_pixel!r} is neither even nor down")
+        if self.interpolation == "bilinear-opencv" and (self.resize, self.resize_to) != ("squash", self.size):
+            raise FinerRankError("bilinear-opencv: is for pictures that are squashed; give --resize squash with it")
 
     def overridden(
         self, resize: Resize | None, size: int | None, interpolation: Interpolation | None
@@ -60,7 +71,13 @@ class Preprocessing:
         return Preprocessing(target, resize or self.resize, target, interpolation or "bicubic", self.mean, self.std)
 
     def __call__(self, image: "Image.Image") -> npt.NDArray[np.float32]:
-        """`[3, height, width]` float32 of an RGB image."""
+        """`[3, height, width]` float32 of an RGB image.
+
+        Raises:
+            BadImage: it has no pixels, or is too long to be scaled by its short side.
+        """
+        if 0 in image.size:
+            raise BadImage(f"{image.width} × {image.height} pixels: nothing to see", "fetch or make it again")
         with_opencv = self.interpolation == "bilinear-opencv"
         resized: Any = opencv_bilinear(image, self.size) if with_opencv else self._resized(image)
         pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
@@ -74,20 +91,28 @@ class Preprocessing:
         width, height = image.size
         target_height, target_width = self.resize_to
         if self.resize == "squash":
-            return _centre_crop(image.resize((target_width, target_height), method), self.size)
+            return self._centre(image.resize((target_width, target_height), method))
         if self.resize == "crop":
             short = target_height
             scaled = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
             if scaled[0] * scaled[1] > MAX_PIXELS:
                 what = f"{width} × {height} pixels: too long for its width to be scaled to {short} pixels"
                 raise BadImage(what, "crop it, or give --resize squash")
-            return _centre_crop(image.resize(scaled, method), self.size)
+            return self._centre(image.resize(scaled, method))
         scale = min(self.size[0] / height, self.size[1] / width)
         scaled = (max(1, round(width * scale)), max(1, round(height * scale)))
         fill = self.fill or tuple(round(255 * m) for m in self.mean)
         canvas = Image.new("RGB", (self.size[1], self.size[0]), fill)
         canvas.paste(image.resize(scaled, method), ((self.size[1] - scaled[0]) // 2, (self.size[0] - scaled[1]) // 2))
         return canvas
+
+    def _centre(self, image: "Image.Image") -> "Image.Image":
+        height, width = self.size
+        if image.size == (width, height):
+            return image
+        rounded: Callable[[float], int] = math.floor if self.half_pixel == "down" else round
+        left, top = rounded((image.width - width) / 2), rounded((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
 
 
 def opencv_bilinear(image: "Image.Image", size: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -104,14 +129,6 @@ def opencv_bilinear(image: "Image.Image", size: tuple[int, int]) -> npt.NDArray[
         ) from None
     scaled: npt.NDArray[np.uint8] = cv2.resize(np.asarray(image), size[::-1], interpolation=cv2.INTER_LINEAR)
     return scaled
-
-
-def _centre_crop(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
-    height, width = size
-    if image.size == (width, height):
-        return image
-    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
-    return image.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True)
@@ -137,7 +154,9 @@ class Published:
         """
         if not self.repository.startswith("https://"):
             return hub_file(self.repository, [self.file], instead, self.revision or None)
-        return url_file(f"{self.repository}/{self.file}", default_downloads(), instead, self.sha256)
+        # A folder for each address: two owners may give one name to their files.
+        folder = default_downloads().joinpath(*self.repository.removeprefix("https://").split("/"))
+        return url_file(f"{self.repository}/{self.file}", folder, instead, self.sha256)
 
 
 @dataclass(frozen=True)

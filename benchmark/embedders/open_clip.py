@@ -1,13 +1,17 @@
 """OpenCLIP: `open_clip:MODEL/TAG`, `open_clip:hf-hub:OWNER/NAME[@REVISION]`, `open_clip:local-dir:FOLDER`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.embedders.base import Interpolation, LoadedModel, Preprocessing, Request, Resize, network_model
+from benchmark.embedders.timm import feature_map as timm_feature_map
 from benchmark.embedders.weights import read_state_dict
 from galleries.downloads import hub_file, url_file
 from galleries.errors import FinerRankError
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("open_clip_torch", "timm", "torch")
 RESIZE: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
@@ -50,8 +54,41 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         return features
 
     return network_model(
-        model, encode, preprocessing, _configuration(name), weights, device, precision, encode_texts=encode_texts
+        model,
+        encode,
+        preprocessing,
+        _configuration(name),
+        weights,
+        device,
+        precision,
+        feature_map=_feature_map(model.visual),
+        encode_texts=encode_texts,
     )
+
+
+def _feature_map(visual: Any) -> "Callable[[torch.Tensor], torch.Tensor] | None":
+    """From pixels to `[B, height, width, C]`, in the space of the embedding where the tower projects into it."""
+    if hasattr(visual, "trunk"):
+        project = None if hasattr(visual.head, "pool") else visual.head
+        return lambda pixels: _projected(timm_feature_map(visual.trunk, pixels), project)
+    if not hasattr(visual, "forward_intermediates"):
+        return None
+    # Under attentional pooling norm and projection are of what was pooled.
+    is_pooled_last = getattr(visual, "attn_pool", None) is None
+    projection = getattr(visual, "proj", None) if is_pooled_last else None
+
+    def feature_map(pixels: "torch.Tensor") -> "torch.Tensor":
+        found = visual.forward_intermediates(
+            pixels, indices=1, normalize_intermediates=is_pooled_last, intermediates_only=True
+        )
+        parts = found["image_intermediates"][-1].permute(0, 2, 3, 1)
+        return _projected(parts, None if projection is None else lambda each: each @ projection)
+
+    return feature_map
+
+
+def _projected(parts: "torch.Tensor", project: "Callable[[torch.Tensor], torch.Tensor] | None") -> "torch.Tensor":
+    return parts if project is None else project(parts)
 
 
 def _configuration(name: str) -> str | Path:
@@ -69,7 +106,12 @@ def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
     if request.model.startswith("hf-hub:"):
         repository, _, revision = request.model.removeprefix("hf-hub:").partition("@")
         folder = hub_file(repository, [CONFIG], LOCAL_FOLDER, revision or None).parent
-        return f"local-dir:{folder}", hub_file(repository, WEIGHTS, LOCAL_FOLDER, revision or None), {}
+        if folder.parent.name == "snapshots":
+            revision = folder.name  # a branch may move between two files
+        weights = hub_file(repository, WEIGHTS, LOCAL_FOLDER, revision or None)
+        if weights.parent != folder:  # the library would look for them there, and score with random ones
+            raise FinerRankError(f"{folder}: holds {CONFIG} without the weights; put {' or '.join(WEIGHTS)} there")
+        return f"local-dir:{folder}", weights, {}
     if request.model.startswith("local-dir:"):
         folder = Path(request.model.removeprefix("local-dir:"))
         found = [folder / name for name in WEIGHTS if (folder / name).is_file()]

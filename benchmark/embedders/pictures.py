@@ -1,6 +1,6 @@
 """What callers hand to an embedder, and what may come out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galleries.errors import FinerRankError
-from galleries.images import BadImage, decode_image, read_image_bytes
+from galleries.images import as_rgb, decode_image, read_image_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -28,26 +28,24 @@ def as_pictures(images: Images) -> list[tuple[str, Picture]]:
     """
     if isinstance(images, str | Path) or hasattr(images, "convert"):
         raise FinerRankError("images: a single one; put it into a list")
-    if hasattr(images, "ndim"):
-        return _of_array(np.asarray(images.cpu() if hasattr(images, "cpu") else images))
+    if hasattr(images, "detach"):  # bfloat16 is unknown to numpy
+        tensor = images.detach().cpu()
+        return _of_array(np.asarray(tensor.float() if tensor.is_floating_point() else tensor))
+    if isinstance(images, np.ndarray):
+        return _of_array(images)
+    if not isinstance(images, Iterable):
+        raise FinerRankError(f"images: {type(images).__name__}; hand over a list of images, or one array [N, 3, H, W]")
     return [_of_one(i, image) for i, image in enumerate(images)]
 
 
 def _of_one(i: int, image: Any) -> tuple[str, Picture]:
     if isinstance(image, str | Path):
         path = Path(image)
-        return str(path), lambda: _read(path)
+        return str(path), lambda: decode_image(read_image_bytes(path))
     if not hasattr(image, "convert"):
         what = f"image {i}: {type(image).__name__} is neither a PIL image nor a path"
         raise FinerRankError(f"{what}; put arrays into one array [N, 3, H, W]")
-    return f"image {i}", lambda: image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _read(path: Path) -> "Image.Image":
-    try:
-        return decode_image(read_image_bytes(path))
-    except BadImage as error:
-        raise FinerRankError(f"{path}: {error}") from None
+    return f"image {i}", lambda: as_rgb(image)
 
 
 def _of_array(values: npt.NDArray[Any]) -> list[tuple[str, Picture]]:

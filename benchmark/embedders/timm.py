@@ -2,13 +2,17 @@
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.embedders.base import LoadedModel, Preprocessing, Request, Resize, network_model
 from benchmark.embedders.weights import load_strictly, read_state_dict
 from galleries.downloads import first_line, hub_file, url_file
 from galleries.errors import FinerRankError
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("timm", "torch")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -54,7 +58,26 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     architecture = _configuration(request)
     if request.pooling:
         architecture = f"{architecture}, pooled by {request.pooling}"
-    return network_model(module, encode, preprocessing, architecture, weights, device, precision)
+    look = partial(feature_map, module)
+    return network_model(module, encode, preprocessing, architecture, weights, device, precision, feature_map=look)
+
+
+def feature_map(module: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    """`[B, height, width, C]`: what a network of timm's pools, without its class and register tokens.
+
+    Raises:
+        FinerRankError: the network keeps no grid of positions.
+    """
+    features = module.forward_features(pixels)
+    if getattr(features, "ndim", 0) != 4:  # tokens, which each architecture lays out as a grid itself
+        try:
+            features = module.forward_intermediates(pixels, indices=1, norm=True, intermediates_only=True)[-1]
+        except (AttributeError, AssertionError) as error:
+            what = f"{type(module).__name__}: its features are on no grid of positions"
+            raise FinerRankError(f"{what} ({first_line(error)}); name another encoder") from None
+    elif getattr(module, "output_fmt", "NCHW") == "NHWC":
+        return features  # type: ignore[no-any-return]
+    return features.permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
 def _configuration(request: Request) -> str | Path:

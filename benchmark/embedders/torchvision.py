@@ -1,6 +1,8 @@
 """Classifiers of torchvision: `torchvision:NAME`; the embedding is what enters the last layer."""
 
 import warnings
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from galleries.errors import FinerRankError
 
 if TYPE_CHECKING:
     import torch
+    from torch.fx import Node
 
 PACKAGES = ("torchvision", "torch")
 
@@ -30,7 +33,9 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     published = models.get_model_weights(request.model).DEFAULT
     transform = published.transforms()
     checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
-    weights = request.weights_or(lambda: url_file(published.url, checkpoints, f"{request.spec}@FILE"))
+    # Their names end in the first digits of their SHA-256.
+    digits = Path(published.url).stem.rpartition("-")[2]
+    weights = request.weights_or(lambda: url_file(published.url, checkpoints, f"{request.spec}@FILE", digits))
     last = _last_layer(module)
     state = {key: value for key, value in read_state_dict(weights).items() if not key.startswith(f"{last}.")}
     module.set_submodule(last, torch.nn.Identity())
@@ -55,7 +60,49 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         features: torch.Tensor = module(pixels)
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
-    return network_model(module, encode, preprocessing, request.model, weights, device, precision)
+    @cache  # traced when it is first looked at, on the device where the network is by then
+    def looker() -> Callable[[torch.Tensor], torch.Tensor]:
+        return _feature_map(module)
+
+    def feature_map(pixels: torch.Tensor) -> torch.Tensor:
+        return looker()(pixels)
+
+    return network_model(
+        module, encode, preprocessing, request.model, weights, device, precision, feature_map=feature_map
+    )
+
+
+def _feature_map(module: "torch.nn.Module") -> "Callable[[torch.Tensor], torch.Tensor]":
+    """From pixels to `[B, height, width, C]`: what a classifier pools, or a transformer's patch tokens."""
+    import torch
+    from torch import fx
+
+    # Some pool by a module, some by a function: the graph shows both.
+    graph = fx.symbolic_trace(module).graph
+    if hasattr(module, "encoder"):
+        last = next(node for node in graph.nodes if node.target == "encoder.ln")
+    else:
+        last = next(node for node in reversed(graph.nodes) if _is_pooling(node, module)).args[0]
+    next(iter(reversed(graph.nodes))).args = (last,)
+    graph.eliminate_dead_code()
+    before = fx.GraphModule(module, graph)
+
+    def feature_map(pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = before(pixels)
+        if features.ndim == 4:
+            return features.permute(0, 2, 3, 1)
+        n_lines = pixels.shape[2] // int(module.patch_size)  # type: ignore[arg-type]
+        return features[:, 1:].reshape(len(features), n_lines, -1, features.shape[-1])
+
+    return feature_map
+
+
+def _is_pooling(node: "Node", module: "torch.nn.Module") -> bool:
+    import torch
+
+    if node.op == "call_module":
+        return isinstance(module.get_submodule(str(node.target)), torch.nn.AdaptiveAvgPool2d)
+    return node.target in ("mean", torch.nn.functional.adaptive_avg_pool2d)
 
 
 def _last_layer(module: "torch.nn.Module") -> str:

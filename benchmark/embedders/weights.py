@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from galleries.downloads import first_line
-from galleries.errors import FinerRankError
+from galleries.errors import FinerRankError, printable
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +72,6 @@ def load_strictly(
     for what, keys in (("lacks", missing), ("has an unknown", unexpected), ("has a misshapen", misshapen)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise FinerRankError(f"{path}: {what} tensor {keys[0]}{more}; these are not weights of {architecture}")
+            raise FinerRankError(f"{path}: {what} tensor {printable(keys[0])}{more}; these are not weights of {architecture}")
     own.update(state)
     module.load_state_dict(own)

@@ -111,9 +111,9 @@ def read_card(name: str, row: Mapping[str, Any]) -> EncoderCard:
 
 def _preprocessing(row: Mapping[str, Any]) -> Preprocessing:
     size, to = int(row["size"]), int(row["resize_to"])
-    return Preprocessing(
-        (size, size), row["resize"], (to, to), row["interpolation"], *NORMALISATIONS[row["normalisation"]]
-    )
+    how = row["resize"], (to, to), row["interpolation"]
+    half_pixel = row.get("half_pixel", "even")
+    return Preprocessing((size, size), *how, *NORMALISATIONS[row["normalisation"]], half_pixel=half_pixel)
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -126,16 +126,23 @@ def data_set_of(source: str) -> str:
         (len(address), name)
         for name, each in training_data().items()
         for address in each.sources
-        if source.rstrip("/").startswith(address.rstrip("/"))
+        if _lies_under(source, address.rstrip("/"))
     ]
     return max(known, default=(0, ""))[1]
+
+
+def _lies_under(source: str, address: str) -> bool:
+    """Whether a source is an address, a page under it, or the address with remarks; not another one that begins so."""
+    after = source.removeprefix(address)[:1] if source.startswith(address) else "-"
+    return not (after.isalnum() or after in tuple("-_."))
 
 
 def seen_state(trained_on: Sequence[str] | None, source: str) -> SeenState:
     """Whether an encoder saw a gallery's photos, or others of their kind, when it was trained.
 
     Args:
-        trained_on: ids of data sets; empty for an encoder without training, None where nobody says.
+        trained_on: ids of data sets, of which one that the table lacks may hold anything; empty for an encoder
+            without training, None where nobody says.
         source: what the gallery names as its source.
     """
     if trained_on is not None and not trained_on:
@@ -147,9 +154,10 @@ def seen_state(trained_on: Sequence[str] | None, source: str) -> SeenState:
     if own & seen:
         return "trained on it"
     table = training_data()
-    if any(own & set(table[name].related) for name in seen) or any(seen & set(table[name].related) for name in own):
+    known = seen & table.keys()
+    if any(own & set(table[name].related) for name in known) or any(seen & set(table[name].related) for name in own):
         return "same data set family"
-    return "unknown" if any(table[name].web for name in seen) else "unseen"
+    return "unknown" if known < seen or any(table[name].web for name in known) else "unseen"
 
 
 def inside(names: Sequence[str]) -> frozenset[str]:
@@ -160,7 +168,7 @@ def inside(names: Sequence[str]) -> frozenset[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += training_data()[name].contains
+            waiting += training_data()[name].contains if name in training_data() else ()
     return frozenset(found)
 
 

@@ -7,6 +7,7 @@ import pytest
 from handmade import Cli, Refusal, lacking
 from networks import save_timm
 
+from benchmark.embedders import load_embedder
 from benchmark.embedders.zoo import zoo as encoders
 
 
@@ -44,6 +45,14 @@ def test_a_record_says_what_its_encoder_has_seen(cli: Cli, zoo: Path, painted: P
     records = [json.loads(path.read_text())["embedder"] for path in (tmp_path / "out").glob("*/record.json")]
     seen = {record["spec"]: record["gallery_seen"] for record in records}
     assert seen == {"dino-s16@s16.safetensors": "same data set family", "classical": "unseen"}
+
+
+def test_weights_that_were_brought_may_have_seen_more_than_their_card_says(tmp_path: Path) -> None:
+    cars = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
+    weights = save_timm(tmp_path / "s16.safetensors", "vit_small_patch16_224")
+    assert load_embedder("dino-s16").seen_state(cars) == "unseen"
+    assert load_embedder(f"dino-s16@{weights}").seen_state(cars) == "unknown"
+    assert load_embedder(f"cars@{weights}").seen_state(cars) == "trained on it"
 
 
 def test_show_tells_all_that_a_card_holds(cli: Cli) -> None:

@@ -72,6 +72,7 @@ def load_strictly(
     for what, keys in (("lacks", missing), ("has an unknown", unexpected), ("has a misshapen", misshapen)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise FinerRankError(f"{path}: {what} tensor {printable(keys[0])}{more}; these are not weights of {architecture}")
+            first = printable(keys[0])
+            raise FinerRankError(f"{path}: {what} tensor {first}{more}; these are not weights of {architecture}")
     own.update(state)
     module.load_state_dict(own)

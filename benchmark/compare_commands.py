@@ -162,7 +162,7 @@ def _compare_embedders(found: "Found", metric: str, picture: Path | None, as_jso
     from dataclasses import asdict
 
     from benchmark.agreement_plot import draw_agreement
-    from benchmark.encoder_agreement import UNSEEN, embedders_of, encoder_agreement
+    from benchmark.encoder_agreement import UNSEEN, embedders_of, encoder_agreement, networks_of
     from galleries.console import note, print_json
     from galleries.errors import FinerRankError
 
@@ -175,7 +175,11 @@ def _compare_embedders(found: "Found", metric: str, picture: Path | None, as_jso
             raise FinerRankError(f"{folder}: damaged record ({metric} that is no number); evaluate again")
         means[embedders[record.summary["embedder"]["fingerprint"]].label][record.name] = own
     try:
-        agreement = encoder_agreement(means, {label for label, state in seen.items() if state == UNSEEN})
+        described = {
+            embedders[own["fingerprint"]].label: own for own in (record.summary["embedder"] for _, record in found)
+        }
+        unseen = {label for label, state in seen.items() if state == UNSEEN}
+        agreement = encoder_agreement(means, unseen, networks_of(described))
     except ValueError as error:
         raise FinerRankError(f"{error}; name records of the same runs under each embedder") from None
     first = found[0][1]

@@ -10,7 +10,8 @@ from benchmark.store import default_store
 from galleries.images import n_decoding_threads
 
 EXTRAS = (
-    "generate", "masks", "wildlife", "perceptual", "cluster", "transformers", "opencv", "language-judge", "dev",
+    "generate", "masks", "wildlife", "perceptual", "cluster", "transformers", "opencv", "train", "language-judge",
+    "dev",
 )  # fmt: skip
 
 

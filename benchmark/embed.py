@@ -163,23 +163,30 @@ def embed_images(
     # Sorted by content, so that neither file order nor names decide which images share a batch.
     missing = [by_key[key][0] for key in sorted(by_key.keys() - row_of.keys())]
     if not missing:
+        _refuse_constant(embedder, by_key, rows)
         return Embeddings(row_of, rows, 0, ())
+    if embedder.is_outdated():  # the rows that were found are of another network
+        return embed_images(images, embedder, store_root, batch_size=batch_size, progress=progress, warn=warn)
     loop = _Loop(embedder, store, batch_size or BATCH_SIZE, warn)
     step = progress(f"embedding with {embedder.spec}", len(missing)) if progress else None
     for n_done in loop.run(missing):
         if step:
             step(n_done)
     row_of, rows = store.read(by_key)
-    if len(rows) >= SURELY_CONSTANT and (rows == rows[0]).all():
-        first, second = (by_key[key][0].name for key in sorted(row_of)[:2])
-        raise FinerRankError(
-            f"{embedder.spec}: {first}, {second} and all other of {len(rows)} different images get the same embedding; "
-            "its weights or its preprocessing are not what they should be"
-        )
+    _refuse_constant(embedder, by_key, rows)
     faults = [
         Fault(image.name, wrong.what, wrong.remedy) for key, wrong in loop.faults.items() for image in by_key[key]
     ]
     return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(faults)))
+
+
+def _refuse_constant(embedder: Embedder, by_key: Mapping[str, list[ImageFile]], rows: Rows) -> None:
+    if len(rows) >= SURELY_CONSTANT and (rows == rows[0]).all():
+        first, second = (images[0].name for _, images in sorted(by_key.items())[:2])
+        raise FinerRankError(
+            f"{embedder.spec}: {first}, {second} and all other of {len(rows)} different images get the same embedding; "
+            "its weights or its preprocessing are not what they should be"
+        )
 
 
 def _of_members(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.options import Device, one_of
+from benchmark.train_command import train
 from galleries.options import AsJson
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from benchmark.embedders.zoo import EncoderCard
 
 app = typer.Typer(no_args_is_help=True, help="Encoders: what there is, what each has seen, fetching their weights.")
+app.command()(train)
 
 KINDS = ("generic", "specialised")
 OfGallery = Annotated[
@@ -33,7 +35,7 @@ def list_embedders(
 
     Example: finer-rank embedder list --gallery birds
     """
-    from benchmark.embedders.zoo import seen_state, zoo
+    from benchmark.embedders.zoo import data_set_of, seen_state, training_data, zoo
     from galleries.console import note, print_json, print_table, say
     from galleries.gallery import Gallery
 
@@ -57,13 +59,17 @@ def list_embedders(
         for card in cards
     ]  # fmt: skip
     print_table("encoders by name", columns, rows)
-    if gallery and not source:
-        note(f"note: {gallery} names no source in gallery.toml: nobody knows which encoders have seen its photos")
+    if gallery and not data_set_of(source):
+        known = ", ".join(name for name, each in training_data().items() if each.sources)
+        what = f"names the source {source!r}, which is none of {known}" if source else "names no source"
+        note(f"note: {gallery}: gallery.toml {what}: nobody knows which encoders have seen its photos")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A name that finer-rank embedder list shows, or any spec.")],
+    name: Annotated[
+        str, typer.Argument(help="A name that finer-rank embedder list shows, NAME@FILE, or checkpoint:FOLDER.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of an encoder: weights, preprocessing, licence, what it has seen.
@@ -71,19 +77,26 @@ def show(
     Example: finer-rank embedder show dinov2
     """
     from benchmark.embedders import load_embedder
-    from benchmark.embedders.zoo import seen_state, training_data
-    from galleries.console import print_json, say
+    from benchmark.embedders.zoo import seen_state, training_data, zoo
+    from galleries.console import note, print_json, say
     from galleries.errors import FinerRankError
 
-    embedder = load_embedder(name)
-    if embedder.members:
-        known = ", ".join(f"{member.weight:.3g} {member.embedder.spec}" for member in embedder.members)
-        raise FinerRankError(f"{name}: an ensemble of {known}; ask for each of them")
-    card = embedder.card
+    card, state_of = zoo().get(name), None
+    if card is None:
+        embedder = load_embedder(name, device="cpu")
+        if embedder.members:
+            known = ", ".join(f"{member.weight:.3g} {member.embedder.spec}" for member in embedder.members)
+            raise FinerRankError(f"{name}: an ensemble of {known}; ask for each of them")
+        card, state_of = embedder.card, embedder.seen_state
     if card is None:
         raise FinerRankError(f"{name}: no card speaks of it; finer-rank embedder list shows those that have one")
     galleries = {each.title: each.sources[0] for each in training_data().values() if each.sources}
-    states = {title: seen_state(card.trained_on, source) for title, source in galleries.items()}
+    states = {
+        title: state_of(source) if state_of else seen_state(card.trained_on, source)
+        for title, source in galleries.items()
+    }
+    if state_of and card.name in zoo() and "unknown" in states.values():
+        note(f"note: {name}: if these are not the published weights, only who made them knows what they have seen")
     if as_json:
         print_json({**as_record(card), "galleries_seen": states})
         return
@@ -114,6 +127,8 @@ def fetch(
 ) -> None:
     """Download an encoder's weights once, check them, and try them on a picture. Afterwards no network is needed.
 
+    Where it has a text side, a text is embedded too, which fetches its tokenizer.
+
     HF_ENDPOINT names another hub. FINER_RANK_MIRROR names a folder that stands in for the hub (OWNER/NAME/FILE) and
     for other servers (FILE).
 
@@ -133,6 +148,11 @@ def fetch(
                 raise FinerRankError(
                     f"{one.spec}: embeddings of length {length}, its card says {one.card.dimension}: not its weights"
                 )
+            if one.model.embed_texts:
+                try:
+                    one.embed_texts(["a photo"])
+                except FinerRankError as error:
+                    note(f"note: ready for images, not for prompts (--clip-t): {error}")
             files = [str(file) for file in one.model.files]
             fetched.append(
                 {"name": one.spec, "length": length, "weights_sha256": one.model.weights_digest, "files": files}
@@ -140,7 +160,7 @@ def fetch(
     if as_json:
         print_json(fetched)
         return
-    rows = [[e["name"], str(e["length"]), str(e["weights_sha256"])[:12], "\n".join(e["files"])] for e in fetched]
+    rows = [[e["name"], str(e["length"]), str(e["weights_sha256"])[:12], ", ".join(e["files"])] for e in fetched]
     print_table("ready, also without a network", ["name", "length", "SHA-256", "files"], rows)
 
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -199,12 +200,36 @@ def embedders_of(found: Sequence[tuple[Path, "Record"]]) -> dict[str, NamedEmbed
     return {embedder.fingerprint: embedder for embedder in sorted(embedders, key=lambda embedder: embedder.label)}
 
 
-def encoder_agreement(means: Means, unseen: Collection[str]) -> Agreement:
+def networks_of(embedders: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Embedders that share weights are one network, however it is prepared, rounded, or combined with others.
+
+    Args:
+        embedders: label → its description in a record.
+
+    Returns:
+        label → label of the first embedder that shares weights with it.
+    """
+    weights = {
+        label: {part.get("weights_sha256", label) for part in own.get("members", [own])}
+        for label, own in embedders.items()
+    }
+    found = {label: label for label in sorted(weights)}
+    for first, second in itertools.combinations(sorted(weights), 2):
+        if weights[first] & weights[second]:
+            low, high = sorted((found[first], found[second]))
+            found = {label: low if of == high else of for label, of in found.items()}
+    return found
+
+
+def encoder_agreement(
+    means: Means, unseen: Collection[str], networks: Mapping[str, str] = MappingProxyType({})
+) -> Agreement:
     """Compare the orders in which embedders put runs. The result does not depend on the order of anything given.
 
     Args:
         means: embedder → run → identity → mean score, finite.
         unseen: the embedders that have not seen the gallery; they alone support a claim.
+        networks: embedder → its network (`networks_of`): two embedders of one network support a claim but once.
 
     Raises:
         ValueError: fewer than two embedders, two of them that share fewer than two runs, or no identity that is
@@ -227,7 +252,7 @@ def encoder_agreement(means: Means, unseen: Collection[str]) -> Agreement:
     for embedder in embedders:
         own = [of[embedder].value for of in places.values() if embedder in of]
         tau[frozenset((embedder,))] = kendall_tau_b(own, own)
-    run_pairs = _run_pairs(means, unseen)
+    run_pairs = _run_pairs(means, unseen, networks)
     return Agreement(
         embedders=tuple(embedders),
         matrix=tuple(tuple(tau[frozenset((row, column))] for column in embedders) for row in embedders),
@@ -330,7 +355,7 @@ def _places(means: Means, identities: Sequence[str]) -> dict[str, dict[str, Plac
     return places
 
 
-def _run_pairs(means: Means, unseen: Collection[str]) -> tuple[RunPair, ...]:
+def _run_pairs(means: Means, unseen: Collection[str], networks: Mapping[str, str]) -> tuple[RunPair, ...]:
     tested: dict[tuple[str, str], dict[str, PairedDifference]] = {}
     for pair in itertools.combinations(sorted({run for by_run in means.values() for run in by_run}), 2):
         judges = [embedder for embedder in sorted(means) if means[embedder].keys() >= set(pair)]
@@ -353,9 +378,10 @@ def _run_pairs(means: Means, unseen: Collection[str]) -> tuple[RunPair, ...]:
             )
         n_identities = next(iter(of.values())).n_identities
         signs = {verdict.sign for verdict in verdicts}
-        heard = [verdict.sign for verdict in verdicts if verdict.is_apart and verdict.embedder in unseen]
+        witnesses = [verdict for verdict in verdicts if verdict.is_apart and verdict.embedder in unseen]
+        heard = [verdict.sign for verdict in witnesses]
         better = None
-        if len(heard) >= ENOUGH and len(set(heard)) == 1:
+        if len({networks.get(w.embedder, w.embedder) for w in witnesses}) >= ENOUGH and len(set(heard)) == 1:
             better = pair[0] if heard[0] > 0 else pair[1]
         found.append(RunPair(*pair, n_identities, tuple(verdicts), signs >= {-1, 1}, better, set(heard) >= {-1, 1}))
     return tuple(found)

@@ -158,9 +158,7 @@ def seen_box(preprocessing: Preprocessing, width: int, height: int) -> Box:
     """
     (input_height, input_width), (to_height, to_width) = preprocessing.size, preprocessing.resize_to
     # As in `Preprocessing`, which rounds.
-    if preprocessing.interpolation == "bilinear-opencv":
-        scaled = input_width, input_height
-    elif preprocessing.resize == "squash":
+    if preprocessing.resize == "squash":
         scaled = to_width, to_height
     elif preprocessing.resize == "crop":
         scaled = int(to_height * width / height), int(to_height * height / width)

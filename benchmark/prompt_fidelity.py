@@ -11,10 +11,12 @@ import numpy as np
 from benchmark.aggregates import as_json_estimate
 from benchmark.embed import ImageFile, Progress, embed_images
 from benchmark.embedders import Embedder, published_spec
+from benchmark.embedders.pictures import what_is_wrong
 from benchmark.rank import pair_similarity, row_norms
 from benchmark.statistics import estimate_mean
 from benchmark.store import EmbeddingStore
-from galleries.errors import FinerRankError
+from galleries.downloads import first_line
+from galleries.errors import Fault, FinerRankError
 from galleries.images import sha256_of
 from personalization_runs.run import Query, Run
 
@@ -46,11 +48,13 @@ class PromptFidelity:
         embedder: what embedded images and prompts.
         of: image file → its match.
         notes: what a reader of the numbers should know.
+        faults: images with a prompt that `embedder` cannot embed; they have no match.
     """
 
     embedder: Embedder
     of: Mapping[Path, PromptMatch]
     notes: tuple[str, ...]
+    faults: tuple[Fault, ...]
 
     def columns(self, queries: Sequence[Query]) -> dict[str, list[Any]]:
         """Columns of a record's `queries.parquet`; null where an image has no prompt, or the run no identifier."""
@@ -109,7 +113,8 @@ def prompt_fidelity(
         embedder: with a text side.
 
     Raises:
-        FinerRankError: no image has a prompt, or the embedder has no text side.
+        FinerRankError: no image has a prompt, none can be embedded, or a prompt cannot; the embedder has no text side.
+            Faults of some images are returned, not raised.
     """
     images = [(run, image) for run in runs for image in run.images if image.prompt.strip() and image.path in files]
     if not images:
@@ -123,6 +128,12 @@ def prompt_fidelity(
     found = embed_images(
         [files[path] for path in texts], embedder, store, batch_size=batch_size, progress=progress, warn=warn
     )
+    if not found.row_of:
+        first = found.faults[0]
+        raise FinerRankError(
+            f"--clip-t {embedder.spec}: cannot place any image that has a prompt ({first.where}: {first.what}); "
+            "if its weights are not what they should be, name another model"
+        )
     usable = [path for path in texts if files[path].key in found.row_of]
     pairs = [(path, text) for path in usable for text in texts[path] if text]
     rows = np.concatenate([found.rows, text_rows])
@@ -134,22 +145,46 @@ def prompt_fidelity(
     for path in usable:
         prompt, text = texts[path]
         of[path] = PromptMatch(cosine[path, prompt], text, cosine[path, text] if text else None)
-    return PromptFidelity(embedder, of, tuple(_notes(runs, [image.prompt for _, image in images])))
+    return PromptFidelity(embedder, of, tuple(_notes(runs, [image.prompt for _, image in images])), found.faults)
 
 
 def _embed_texts(
     texts: set[str], embedder: Embedder, root: Path, warn: Callable[[str], None]
 ) -> tuple[dict[str, int], Any]:
-    """Each text's row, embedded once: the store holds texts beside images."""
+    """Each text's row, embedded once: the store holds texts beside images.
+
+    Raises:
+        FinerRankError: a text without an embedding, or an embedder that embeds none.
+    """
     store = EmbeddingStore(root, embedder.fingerprint, warn)
-    key_of = {text: sha256_of(f"text\0{text}".encode()) for text in texts}
+    key_of = _keys(texts, embedder)
     there, _ = store.read(key_of.values())
+    if len(there) < len(texts):
+        embedder.embed_texts(sorted(texts)[:1])  # fetches the tokenizer, whose files the keys speak of
+        embedder.is_outdated()  # mends the fingerprint, and remembers it with the folder as it is now
+        store = EmbeddingStore(root, embedder.fingerprint, warn)
+        key_of = _keys(texts, embedder)
+        there, _ = store.read(key_of.values())
     missing = sorted(text for text, key in key_of.items() if key not in there)
     for start in range(0, len(missing), TEXTS_PER_PASS):
         part = missing[start : start + TEXTS_PER_PASS]
-        store.append([key_of[text] for text in part], embedder.embed_texts(part))
+        found = embedder.embed_texts(part)
+        for text, row in zip(part, found, strict=True):
+            wrong = what_is_wrong(row)
+            if wrong:
+                raise FinerRankError(
+                    f"--clip-t {embedder.spec}: prompt {first_line(text)!r}: {wrong}; if its weights are not what they "
+                    "should be, name another model"
+                )
+        store.append([key_of[text] for text in part], found)
     row_of, rows = store.read(key_of.values())
     return {text: row_of[key] for text, key in key_of.items()}, rows
+
+
+def _keys(texts: set[str], embedder: Embedder) -> dict[str, str]:
+    """What each text's embedding is stored under."""
+    digest = embedder.texts_digest()
+    return {text: sha256_of(f"text\0{digest}\0{text}".encode()) for text in texts}
 
 
 def _notes(runs: Sequence[Run], prompts: Sequence[str]) -> list[str]:

@@ -106,12 +106,20 @@ def evaluate(
         raise_if_any("cannot be scored", dict.fromkeys(faults))
     fidelity = None
     if options.prompt_judge and runs:
-        judge, size = options.prompt_judge, options.batch_size
+        judge, size = _among(embedders, options.prompt_judge), options.batch_size
         fidelity = prompt_fidelity(runs, files, judge, store, batch_size=size, progress=progress, warn=warn)
-    clip_t_notes = fidelity.notes if fidelity else ()
+    clip_t_faults = fidelity.faults if fidelity else ()
+    clip_t_notes = (
+        *(fidelity.notes if fidelity else ()),
+        *(f"left out of CLIP-T: {fault}" for fault in clip_t_faults),
+    )
     n_asked = sum(len(rows) for _, rows in sets)
     evaluations = []
+    names: dict[str, str] = {}
     for embedder in embedders:
+        twin = names.setdefault(embedder.fingerprint, embedder.spec)
+        if twin != embedder.spec:
+            raise FinerRankError(f"--embedder {twin} and {embedder.spec} are the same encoder; name one of them")
         embedded = {
             region: embed_images(
                 list(own.values()), embedder, store, batch_size=options.batch_size, progress=progress, warn=warn
@@ -120,7 +128,7 @@ def evaluate(
         }
         if not options.skip_broken:
             found = [fault for embeddings in embedded.values() for fault in embeddings.faults]
-            raise_if_any("cannot be scored", dict.fromkeys(found))
+            raise_if_any("cannot be scored", dict.fromkeys([*found, *clip_t_faults]))
         for region, own in of_region.items():
             rows_of_keys = embedded[region].row_of
             row_of = {path: rows_of_keys[file.key] for path, file in own.items() if file.key in rows_of_keys}
@@ -150,6 +158,19 @@ def evaluate(
                 )
             )
     return evaluations
+
+
+def _among(embedders: Sequence[Embedder], judge: Embedder) -> Embedder:
+    """One of the embedders that computes what the judge does, so that one network serves both; else the judge."""
+    if judge.members:
+        return judge
+    for embedder in embedders:
+        # Fingerprints build networks: first what they hold and what is known without one.
+        if (embedder.request.family, embedder.precision) == (judge.request.family, judge.precision):
+            same = embedder.fingerprint == judge.fingerprint and embedder.texts_digest() == judge.texts_digest()
+            if same:
+                return embedder
+    return judge
 
 
 def _regions(

@@ -70,6 +70,7 @@ def evaluations_as_json(
                     "embedder": evaluation.embedder,
                     "region": record.region,
                     "positives": record.positives,
+                    "gallery_seen": summary["embedder"]["gallery_seen"],
                     "record": folders.get((record.name, evaluation.embedder, evaluation.region)),
                     **{metric: estimate or estimate_as_json(None) for metric, estimate in summary["scores"].items()},
                     **{

@@ -7,6 +7,7 @@ import typer
 
 from galleries import build_commands
 from galleries.build_commands import GateEmbedder, Near, Picture
+from galleries.critter_command import add_critters
 from galleries.data_set_commands import add_data_sets
 from galleries.mask_command import add_mask_command, open_gallery
 from galleries.options import AsJson, GalleryPath
@@ -14,6 +15,7 @@ from galleries.options import AsJson, GalleryPath
 app = typer.Typer(no_args_is_help=True, help="Make, check and look at galleries: identity-labelled real photos.")
 app.add_typer(build_commands.app, name="build")
 add_data_sets(build_commands.app)
+add_critters(build_commands.app)
 
 
 @app.command()

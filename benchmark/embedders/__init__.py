@@ -7,13 +7,11 @@ the packages whose version decides what it computes; other packages bring theirs
 import contextlib
 import importlib
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
-from functools import cache, cached_property, partial
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders.base import Interpolation, LoadedModel, Request, Resize, digest_of, unit_rows
+from benchmark.embedders.memo import FingerprintMemo
 from benchmark.embedders.pictures import Images, Picture, as_pictures, batched, joined, what_is_wrong
+from benchmark.embedders.specs import FAMILIES, foreign_families, parse, published_spec, weighted
 from benchmark.embedders.weights import sha256_of_file
-from benchmark.embedders.zoo import EncoderCard, SeenState, seen_state, worst_state, zoo
+from benchmark.embedders.zoo import EncoderCard, SeenState, seen_state, worst_state
 from galleries.downloads import MIRROR, first_line
 from galleries.errors import FinerRankError
 from galleries.images import BadImage
 
-FAMILIES = ("timm", "open_clip", "torchvision", "transformers", "miewid", "dreamsim", "checkpoint", "classical")
-ENTRY_POINTS = "finer_rank.embedders"
+__all__ = ["FAMILIES", "Embedder", "Member", "load_embedder", "published_spec", "resolve_device"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Embedder:
         self._card = card
         self.request = request
         self._device = device
-        self._memo = memo / "embedders" if memo else None
+        self._memo = FingerprintMemo(memo / "embedders" if memo else None)
 
     @cached_property
     def _family(self) -> Any:
@@ -101,11 +100,16 @@ class Embedder:
             return worst_state([member.embedder.seen_state(source) for member in self.members])
         if self.card is None:
             return "unknown"
-        state, published = seen_state(self.card.trained_on, source), self.card.published
-        if self._card is None or self.request.published == published:
-            return state
-        is_published = published and self.description["weights_sha256"] == published.sha256
-        return state if is_published else worst_state([state, "unknown"])
+        state = seen_state(self.card.trained_on, source)
+        return state if self.is_as_published else worst_state([state, "unknown"])
+
+    @property
+    def is_as_published(self) -> bool:
+        """Whether its card speaks of these very weights, and not of others that were brought under its name."""
+        if self._card is None or (self.request.weights is None and self.request.published == self._card.published):
+            return self.card is not None
+        published = self._card.published
+        return bool(published and self.description["weights_sha256"] == published.sha256)
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -115,15 +119,23 @@ class Embedder:
             FinerRankError: it cannot be loaded, or its weights are not those that its owners published.
         """
         device = self._device if self.request.family == "classical" else resolve_device(self._device)
-        loaded: LoadedModel = self._family.load(self.request, device, self.precision)
+        try:
+            loaded: LoadedModel = self._family.load(self.request, device, self.precision)
+        except Exception as error:
+            foreign = foreign_families().get(self.request.family)
+            if foreign is None or isinstance(error, FinerRankError):
+                raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise FinerRankError(f"{self.spec}: {foreign.value} fails ({reason}); does it need @FILE?") from None
         published = self.request.published
         if published and published.sha256:
-            for file in loaded.files:
-                if file.name == Path(published.file).name and sha256_of_file(file) != published.sha256:
-                    raise FinerRankError(
-                        f"{file}: not the file that its owners published (SHA-256 is not {published.sha256[:12]}…); "
-                        f"remove it and run finer-rank embedder fetch {self.spec}"
-                    )
+            same = [file for file in loaded.files if file.name == Path(published.file).name]
+            if not same or sha256_of_file(same[0]) != published.sha256:
+                file = (same or list(loaded.files))[0]
+                raise FinerRankError(
+                    f"{file}: not the file {published.file} that its owners published (SHA-256 {published.sha256[:12]}…"
+                    f"); remove it and run finer-rank embedder fetch {self.spec}"
+                )
         return loaded
 
     @cached_property
@@ -132,9 +144,9 @@ class Embedder:
         if self.members:
             members = [{**member.embedder.description, "weight": member.weight} for member in self.members]
             return {"family": "ensemble", "members": members}
-        remembered = self._remembered()
-        if remembered is not None:
-            return remembered
+        return self._memo.read(self._memo_key) or self._described()
+
+    def _described(self) -> dict[str, Any]:
         description = {
             "family": self.request.family,
             "model": self.model.architecture,
@@ -142,8 +154,20 @@ class Embedder:
             "preprocessing": dict(self.model.preprocessing),
             "precision": self.precision,
         }
-        self._remember(description)
+        foreign = foreign_families().get(self.request.family)
+        if foreign and foreign.dist:
+            description["package"] = f"{foreign.dist.name} {foreign.dist.version}"
+        is_searched = self.request.family == "checkpoint" or ":" in self.request.model
+        self._memo.write(self._memo_key, description, self.model.files, is_searched)
         return description
+
+    def is_outdated(self) -> bool:
+        """Whether the network, now that it is built, is not the one that was remembered; mends the fingerprint then."""
+        description = self._described()
+        if digest_of(description) == self.fingerprint:
+            return False
+        self.description, self.fingerprint = description, digest_of(description)
+        return True
 
     @cached_property
     def fingerprint(self) -> str:
@@ -195,49 +219,59 @@ class Embedder:
         """Embed texts in the space of the images: `[N, D]` float32 rows of length 1.
 
         Raises:
-            FinerRankError: it has no text side.
+            FinerRankError: it has no text side, or its tokenizer is out of reach or another model's.
         """
         if self.members or self.model.embed_texts is None:
             raise FinerRankError(f"{self.spec}: has no text side; name an open_clip model, such as clip")
-        return unit_rows(self.model.embed_texts(texts))
+        try:
+            return unit_rows(self.model.embed_texts(texts))
+        except FinerRankError:
+            raise
+        except Exception as error:  # tokenizers that are missing, damaged or of other models raise many kinds
+            raise FinerRankError(
+                f"{self.spec}: cannot embed texts ({first_line(error)}); it needs the tokenizer of its training: "
+                f"run finer-rank embedder fetch {self.spec} where there is a network, or put its files in place"
+            ) from None
+
+    def texts_digest(self) -> str:
+        """SHA-256 of what tokenizes, of which the fingerprint does not speak: files beside the weights, and packages.
+
+        Builds no network where the fingerprint is remembered. Some tokenizers are fetched only when the first text is
+        embedded; the digest changes then.
+        """
+        from benchmark.embedders.transformers import TOKENIZER
+
+        names = (*TOKENIZER, "vocab.txt", "sentencepiece.bpe.model")
+        folders = sorted({file.absolute().parent for file in self._files() if file.is_file()})
+        files = [folder / name for folder in folders for name in names]
+        packages = (*self.packages, "transformers", "tokenizers", "sentencepiece", "ftfy")
+        return digest_of(
+            {
+                "files": [(file.name, sha256_of_file(file)) for file in files if file.is_file()],
+                "packages": {package: _version(package) for package in packages},
+            }
+        )
+
+    def _files(self) -> list[Path]:
+        """Those that decided the description, which is remembered with them."""
+        if self.description and self._memo.folder and "model" not in vars(self):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                memo = json.loads((self._memo.folder / f"{self._memo_key}.json").read_text())
+                return [Path(name) for name in memo["files"]]
+        return list(self.model.files)
 
     def forward(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Preprocessed images `[B, …]` to unit rows `[B, D]` float32."""
         return unit_rows(self.model.forward(batch))
 
-    def _remembered(self) -> dict[str, Any] | None:
-        if self._memo is None:
-            return None
-        try:
-            memo = json.loads((self._memo / f"{self._memo_key}.json").read_text())
-            if any(signature != _signature(file) for file, signature in memo["files"].items()):
-                return None
-            # JSON knows no tuples; the digest does not tell them from lists.
-            return dict(memo["description"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-
-    def _remember(self, description: dict[str, Any]) -> None:
-        if self._memo is None:
-            return
-        files = [str(file.absolute()) for file in self.model.files]
-        memo = {"description": description, "files": {file: _signature(file) for file in files}}
-        with contextlib.suppress(OSError):  # the store itself says where it cannot be written
-            self._memo.mkdir(parents=True, exist_ok=True)
-            target = self._memo / f"{self._memo_key}.json"
-            partial = target.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps(memo, indent=1))
-            partial.replace(target)
-
     @cached_property
     def _memo_key(self) -> str:
         r = self.request
-        kind, colon, folder = r.model.partition("local-dir:")
-        model = f"{colon}{Path(folder).absolute()}" if colon and not kind else r.model
-        asked = asdict(replace(r, spec="", model=model, weights=r.weights.absolute() if r.weights else None))
+        asked = asdict(replace(r, spec="", weights=r.weights.absolute() if r.weights else None))
         packages = [_version(package) for package in self._family.PACKAGES]
-        mirror = os.environ.get(MIRROR, "")
-        return digest_of({**asked, "precision": self.precision, "packages": packages, "mirror": mirror, "format": 4})
+        # Models may be folders, and the mirror is one: relative ones are others from elsewhere.
+        places = {"mirror": os.environ.get(MIRROR, ""), "from": Path.cwd()}
+        return digest_of({**asked, **places, "precision": self.precision, "packages": packages, "format": 5})
 
 
 def load_embedder(
@@ -270,102 +304,11 @@ def load_embedder(
         load = partial(
             load_embedder, resize=resize, size=size, interpolation=interpolation, precision=precision, device=device
         )
-        members = tuple(Member(load(name, memo=memo), weight) for name, weight in _weighted(spec))
+        members = tuple(Member(load(name, memo=memo), weight) for name, weight in weighted(spec))
         return Embedder(Request(spec, "ensemble", "", None), device, precision, memo, members=members)
-    card, request = _request(spec)
+    card, request = parse(spec)
     request = replace(request, resize=resize, size=size, interpolation=interpolation)
     return Embedder(request, device, precision, memo, card)
-
-
-def _request(spec: str) -> tuple[EncoderCard | None, Request]:
-    name, at, after = spec.partition("@")
-    card = zoo().get(name)
-    family, colon, rest = (card.spec if card else spec).partition(":")
-    if not colon or (family not in FAMILIES and family not in foreign_families()):
-        raise _unknown(spec)
-    if card is None:
-        model, weights = _split_weights(rest)
-        return None, Request(spec, family, model, weights)
-    if at and not after:
-        raise FinerRankError(f"{spec}: no file follows the '@'; write {name}, or {name}@FILE")
-    brought = Path(after) if at else None
-    if rest.startswith("hf-hub:"):
-        if brought is not None:
-            rest = f"local-dir:{brought}"
-        elif card.published and card.published.revision:
-            rest = f"{rest}@{card.published.revision}"
-        brought = None
-    elif brought is not None and brought.is_dir() and card.published and (brought / card.published.file).is_file():
-        brought = brought / card.published.file
-    if brought is None and card.published is None and family not in ("classical", "checkpoint"):
-        raise FinerRankError(f"{spec}: nobody publishes its weights; train it, and write {name}@FILE")
-    published = None if at else card.published
-    request = Request(spec, family, rest, brought, published=published, preprocessing=card.preprocessing)
-    return card, replace(request, pooling=card.pooling)
-
-
-def _unknown(spec: str) -> FinerRankError:
-    families = [f"{family}:" for family in (*FAMILIES, *foreign_families(), "ensemble")]
-    near = get_close_matches(spec, [*zoo(), *families], n=3, cutoff=0.5)
-    hint = f"{' or '.join(map(repr, near))} is meant? " if near else ""
-    return FinerRankError(
-        f"{spec}: no such embedder; {hint}known: the names that finer-rank embedder list shows, and family:model"
-        f"[@weights file] with {', '.join(families)}"
-    )
-
-
-def _weighted(spec: str) -> list[tuple[str, float]]:
-    """The members of `ensemble:NAME[=WEIGHT],NAME[=WEIGHT]…` with their weights, which add up to 1.
-
-    Raises:
-        FinerRankError: fewer than two members, one twice, or a weight that is none.
-    """
-    members: dict[str, float] = {}
-    for part in spec.removeprefix("ensemble:").split(","):
-        name, _, weight = part.strip().rpartition("=") if "=" in part else (part.strip(), "", "1")
-        if not name or name.startswith("ensemble:"):
-            raise FinerRankError(f"{spec}: {part!r} is no member; write ensemble:dinov2=0.7,clip=0.3")
-        if name in members:
-            raise FinerRankError(f"{spec}: {name} is a member twice; name each once, with a weight: {name}=2")
-        try:
-            members[name] = float(weight)
-        except ValueError:
-            raise FinerRankError(f"{spec}: {weight!r} is no weight; write a number: {name}=0.5") from None
-        if not (members[name] > 0 and math.isfinite(members[name])):
-            raise FinerRankError(f"{spec}: weight {weight} of {name} is out of range; write one above 0")
-    if len(members) < 2:
-        raise FinerRankError(f"{spec}: one member is no ensemble; write ensemble:dinov2=0.7,clip=0.3")
-    largest = max(members.values())  # their sum may be more than a float holds
-    total = math.fsum(weight / largest for weight in members.values())
-    return [(name, weight / largest / total) for name, weight in members.items()]
-
-
-@cache
-def foreign_families() -> Mapping[str, EntryPoint]:
-    """Families of other packages: entry points of the group `finer_rank.embedders`, each a module like ours."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in FAMILIES}
-
-
-def _split_weights(rest: str) -> tuple[str, Path | None]:
-    if rest.startswith("local-dir:") and Path(rest.removeprefix("local-dir:")).is_dir():
-        return rest, None
-    model, at, after = rest.partition("@")
-    if model.startswith("hf-hub:"):  # there the first @ names a revision
-        revision, second_at, file = after.partition("@")
-        return (f"{model}{at}{revision}", Path(file)) if second_at else (rest, None)
-    return model, Path(after) if at else None
-
-
-def published_spec(spec: str) -> str:
-    """A spec whose files are named without their folders: records are published."""
-    if spec.startswith("ensemble:"):
-        parts = [part.partition("=") for part in spec.removeprefix("ensemble:").split(",")]
-        return "ensemble:" + ",".join(f"{published_spec(name)}{equals}{weight}" for name, equals, weight in parts)
-    model, at, weights = spec.partition("@")
-    for marker in ("local-dir:", "checkpoint:"):
-        start, found, folder = model.partition(marker)
-        model = f"{start}{found}{Path(folder).name}" if found else model
-    return f"{model}{at}{Path(weights).name}" if at and "hf-hub:" not in model else model + at + weights
 
 
 def resolve_device(device: str) -> str:
@@ -378,6 +321,8 @@ def resolve_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device.startswith("cpu:"):
+        raise FinerRankError(f"--device {device}: there is one CPU; write cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.split(":")[0], False):
         there = ", ".join(name for name, is_there in available.items() if is_there)
@@ -391,9 +336,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _signature(path: str) -> list[int]:
-    """What changes when a file's content does, without reading it."""
-    status = Path(path).stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders.weights import sha256_of_file
-from galleries.downloads import default_downloads, hub_file, url_file
+from galleries.downloads import default_downloads, first_line, hub_file, url_file
 from galleries.errors import FinerRankError
 from galleries.images import MAX_PIXELS, BadImage, sha256_of
 
@@ -239,6 +239,8 @@ def network_model(
     """
     import torch
 
+    other_signs = ("memory", "cuda", "cudnn", "cublas", "not implemented", "not currently implemented")
+
     module.eval().requires_grad_(False).to(device)
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # its 10-bit mantissa would pass for float32
@@ -251,8 +253,24 @@ def network_model(
             features = function(given)
         return features.float().cpu().numpy()
 
+    name = architecture.parent if isinstance(architecture, Path) else architecture
+    taken: set[tuple[int, ...]] = set()  # the sizes that went through
+
     def on_pixels(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., npt.NDArray[np.float32]]:
-        return lambda batch: run(function, torch.from_numpy(batch).to(device))
+        def rows(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+            size = batch.shape[-2:]
+            try:
+                features = run(function, torch.from_numpy(batch).to(device))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                # The size is at fault where the network has yet to take it; memory, device and precision are not it.
+                if size in taken or any(sign in str(error).lower() for sign in other_signs):
+                    raise
+                what = f"takes no input of {size[0]} × {size[1]} pixels ({first_line(error)})"
+                raise FinerRankError(f"{name}: {what}; give another --size, or leave it out") from None
+            taken.add(size)
+            return features
+
+        return rows
 
     files = weights if isinstance(weights, tuple) else (weights,)
     digests = [sha256_of_file(file) for file in files]

@@ -7,6 +7,7 @@ import importlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from galleries.errors import FinerRankError, printable
 from galleries.image_set import new_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from benchmark.embedders import Embedder
 
 PACKAGES = ("timm", "torchvision", "open_clip_torch", "torch")
@@ -24,6 +27,11 @@ FAMILIES = ("timm", "torchvision", "open_clip", "miewid")
 DESCRIPTION, WEIGHTS = "embedder.toml", "model.safetensors"
 FORMAT = 1
 TEXTS = ("title", "kind", "token", "licence", "paper", "note")
+ENTRIES = (
+    "format", "family", "architecture", "pooling", "dimension", *TEXTS, "trained_on", "preprocessing",
+    "weights_came_from", "training",
+)  # fmt: skip
+"""Of `embedder.toml`; the last two are for people to read."""
 
 
 def load(request: Request, device: str, precision: str) -> LoadedModel:
@@ -69,9 +77,6 @@ def export(embedder: "Embedder", out: Path) -> None:
     Raises:
         FinerRankError: an encoder that needs more than one file of weights, or `out` cannot be written.
     """
-    import tomli_w
-    from safetensors.torch import save_file
-
     request = embedder.request
     if request.family not in FAMILIES or request.model.startswith(("local-dir:", "hf-hub:")):
         known = ", ".join(f"{family}:NAME" for family in FAMILIES)
@@ -80,9 +85,10 @@ def export(embedder: "Embedder", out: Path) -> None:
         raise FinerRankError(f"{embedder.spec}: is exported as it was published; leave other options out")
     loaded = embedder.model
     own = embedder.card
+    # Weights that were brought under a card's name may have seen more than it says.
+    seen = own.trained_on if own and embedder.is_as_published else None
     texts = {key: getattr(own, key) for key in TEXTS if own and getattr(own, key)}
     described = {
-        "format": FORMAT,
         "family": request.family,
         "architecture": request.model.partition("/")[0] if request.family == "open_clip" else request.model,
         **({"pooling": request.pooling} if request.pooling else {}),
@@ -90,13 +96,40 @@ def export(embedder: "Embedder", out: Path) -> None:
         "title": own.title if own else request.model,
         "kind": "generic",
         **texts,
-        **({"trained_on": list(own.trained_on)} if own and own.trained_on is not None else {}),
+        **({"trained_on": list(seen)} if seen is not None else {}),
         "weights_came_from": {"file": loaded.files[0].name, "sha256": loaded.weights_digest},
-        "preprocessing": {key: _plain(value) for key, value in loaded.preprocessing.items() if value is not None},
     }
+    write(out, described, loaded.preprocessing, loaded.tensors())
+
+
+def write(
+    out: Path,
+    described: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    tensors: Mapping[str, "torch.Tensor"],
+    also: Mapping[str, str] | None = None,
+) -> None:
+    """Write a folder that `checkpoint:` reads; all of it or nothing.
+
+    Args:
+        described: entries of `embedder.toml`, without format and preprocessing.
+        preprocessing: fields of a `Preprocessing`.
+        tensors: of the network, in the precision to be stored; they are widened to float32 when they are read.
+        also: further files, name → text.
+
+    Raises:
+        FinerRankError: `out` exists already, or cannot be written.
+    """
+    import tomli_w
+    from safetensors.torch import save_file
+
+    geometry = {key: _plain(value) for key, value in preprocessing.items() if value is not None}
+    entries = {"format": FORMAT, **described, "preprocessing": geometry}
     with new_folder(out) as partial:
-        save_file({key: value.cpu().contiguous() for key, value in loaded.tensors().items()}, partial / WEIGHTS)
-        (partial / DESCRIPTION).write_text(tomli_w.dumps(described), encoding="utf-8")
+        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, partial / WEIGHTS)
+        (partial / DESCRIPTION).write_text(tomli_w.dumps(entries), encoding="utf-8")
+        for name, text in (also or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
 
 
 def _grey() -> list[Any]:
@@ -128,16 +161,27 @@ def _described(request: Request) -> Mapping[str, Any]:
             raise ValueError(f"family {described['family']!r} is none of {', '.join(FAMILIES)}")
         if not isinstance(described["architecture"], str) or ":" in described["architecture"]:
             raise ValueError("architecture is no name")
-        if type(described["dimension"]) is not int or any(type(described.get(key, "")) is not str for key in TEXTS):
+        if (
+            type(described["dimension"]) is not int
+            or described["dimension"] < 1
+            or any(type(described.get(key, "")) is not str for key in TEXTS)
+        ):
             raise ValueError("a field of another kind")
+        foreign = sorted(described.keys() - set(ENTRIES))
+        if foreign:
+            raise ValueError(f"unknown entry {foreign[0]!r}; known: {', '.join(ENTRIES)}")
+        if described.get("kind", "generic") not in ("generic", "specialised"):
+            raise ValueError(f"kind {described['kind']!r} is neither generic nor specialised")
         trained_on = described.get("trained_on", [])
-        unknown = [name for name in trained_on if name not in training_data()] if isinstance(trained_on, list) else [""]
+        if not isinstance(trained_on, list):
+            raise ValueError("trained_on is no list")
+        unknown = [name for name in trained_on if name not in training_data()]
         if unknown:
             raise ValueError(f"trained_on: {unknown[0]!r} is none of {', '.join(training_data())}")
         if not isinstance(described["preprocessing"], dict):
             raise ValueError("preprocessing is no table")
         _preprocessing(request, described)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else printable(str(error).splitlines()[0])
         raise FinerRankError(f"{path}: does not describe an encoder ({reason}); export it again") from None
     return described
@@ -148,11 +192,15 @@ def _preprocessing(request: Request, described: Mapping[str, Any]) -> Preprocess
         key: tuple(value) if isinstance(value, list) else value for key, value in described["preprocessing"].items()
     }
     preprocessing = Preprocessing(**row)
+    fill = preprocessing.fill
     pairs, triples = (preprocessing.size, preprocessing.resize_to), (preprocessing.mean, preprocessing.std)
     if not (
         all(len(pair) == 2 and all(type(side) is int and 8 <= side <= 4096 for side in pair) for pair in pairs)
-        and all(len(triple) == 3 and all(isinstance(v, float) for v in triple) for triple in triples)
+        and all(side <= to for side, to in zip(*pairs, strict=True))
+        and (preprocessing.resize != "crop" or len(set(preprocessing.resize_to)) == 1)
+        and all(len(triple) == 3 and all(isinstance(v, float) and isfinite(v) for v in triple) for triple in triples)
         and all(preprocessing.std)
+        and (fill is None or (len(fill) == 3 and all(type(v) is int and 0 <= v <= 255 for v in fill)))
         and preprocessing.resize in ("squash", "crop", "pad")
         and preprocessing.interpolation in ("nearest", "bilinear", "bicubic", "lanczos", "bilinear-opencv")
     ):

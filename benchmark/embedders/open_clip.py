@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("open_clip_torch", "timm", "torch")
 RESIZE: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 CONFIG = "open_clip_config.json"
 LOCAL_FOLDER = f"open_clip:local-dir:FOLDER, where FOLDER holds {CONFIG} and the weights"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -124,7 +125,7 @@ def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
     if request.weights is not None:
         if not request.weights.is_file():
             raise FinerRankError(f"{request.weights}: no such weights file; check the path after '@'")
-        return name, request.weights, _tag_config(name, tag) if tag else {}
+        return name, request.weights, _tag_config(name, tag) if tag else _common_config(request, name)
     if not tag:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise FinerRankError(f"{request.spec}: says no weights; add /TAG ({tags}) or @FILE")
@@ -145,6 +146,27 @@ def _resolve(request: Request) -> tuple[str, Path, dict[str, Any]]:
         url_file(config["url"], Path(torch.hub.get_dir()) / "checkpoints", f"open_clip:{name}@FILE"),
         config,
     )
+
+
+def _common_config(request: Request, name: str) -> dict[str, Any]:
+    """The preprocessing that all pretrained tags of a model share; nothing where it has none.
+
+    Raises:
+        FinerRankError: they differ, so that a file of weights needs a tag.
+    """
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    configs: list[dict[str, Any]] = [
+        {key: value for key, value in open_clip.get_pretrained_cfg(name, tag).items() if key in PREPROCESSING}
+        for tag in tags
+    ]
+    if request.preprocessing is None and any(config != configs[0] for config in configs):
+        raise FinerRankError(
+            f"{request.spec}: preprocessing differs among the weights of {name}; say whose is right: "
+            f"open_clip:{name}/TAG@FILE, where TAG is among {', '.join(tags)}"
+        )
+    return configs[0] if configs else {}
 
 
 def _tag_config(name: str, tag: str) -> dict[str, Any]:

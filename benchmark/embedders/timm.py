@@ -25,30 +25,33 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     import timm
     import torch
 
-    pooling = {"global_pool": request.pooling} if request.pooling else {}
-    module = _create(request, **pooling)
+    options: dict[str, Any] = {"global_pool": request.pooling} if request.pooling else {}
+    module = _create(request, **options)
     config = timm.data.resolve_model_data_config(module)
     own = request.preprocessing or _preprocessing(config)
     preprocessing = own.overridden(request.resize, request.size, request.interpolation)
     if preprocessing.size != tuple(config["input_size"][1:]) and module.pretrained_cfg.get("fixed_input_size"):
-        module = _create(request, img_size=preprocessing.size, **pooling)
+        options["img_size"] = preprocessing.size
+        module = _create(request, **options)
     weights = request.weights_or(lambda: _pretrained_file(request, module.pretrained_cfg))
     state = read_state_dict(weights)
     for classifier in _names(module.pretrained_cfg.get("classifier")):
         state = {key: value for key, value in state.items() if not key.startswith(f"{classifier}.")}
+    if state.keys() - module.state_dict().keys():
+        head = _head(request, module, options)
+        state = {key: value for key, value in state.items() if key not in head}
     if _shapes(state) != _shapes(module.state_dict()):
         # Older checkpoints, and those of another input size, are converted by timm's own function for the architecture.
         convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
         if convert is not None:
             try:
-                state = convert(state, module)
-            except RuntimeError as error:
-                if not request.size:
-                    raise
-                reason = first_line(error)
-                raise FinerRankError(
-                    f"{request.spec}: takes no input of {request.size} pixels ({reason}); leave --size out"
-                ) from None
+                state = convert(dict(state), module)
+            except Exception as error:  # weights of another architecture raise many kinds: below, they are refused
+                if request.size and isinstance(error, RuntimeError):
+                    reason = first_line(error)
+                    raise FinerRankError(
+                        f"{request.spec}: takes no input of {request.size} pixels ({reason}); leave --size out"
+                    ) from None
     load_strictly(module, state, weights, request.model)
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
@@ -90,14 +93,23 @@ def _configuration(request: Request) -> str | Path:
     return request.model
 
 
-def _create(request: Request, **options: Any) -> Any:
+def _head(request: Request, module: Any, options: dict[str, Any]) -> set[str]:
+    """Names of the tensors that only the whole classifier has: its last layers, with their norms."""
+    import torch
+
+    with torch.device("meta"):
+        whole = _create(request, num_classes=2, **options)
+    return whole.state_dict().keys() - module.state_dict().keys()  # type: ignore[no-any-return]
+
+
+def _create(request: Request, num_classes: int = 0, **options: Any) -> Any:
     import timm
 
     configuration = _configuration(request)
     # A repository's configuration at its revision, from the mirror too.
     name = f"local-dir:{configuration.parent}" if isinstance(configuration, Path) else request.model
     try:
-        return timm.create_model(name, pretrained=False, num_classes=0, **options)
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
     except TypeError as error:
         if options:
             raise FinerRankError(f"{request.spec}: takes no other input size ({error}); leave --size out") from None

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 PACKAGES = ("torchvision", "torch")
+OWN_NORMALISATION = {"transform_input": True}
+NORMALISED_WITHIN = ("googlenet", "inception_v3")
+"""Networks that turn ImageNet's normalisation into their own; torchvision does so with its own weights only."""
 
 
 def load(request: Request, device: str, precision: str) -> LoadedModel:
@@ -27,9 +30,10 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         raise FinerRankError(
             f"{request.spec}: torchvision has no such classifier; torchvision.models.list_models() lists them"
         )
+    options = OWN_NORMALISATION if request.model in NORMALISED_WITHIN else {}
     with warnings.catch_warnings():  # of slow random weights, which are overwritten
         warnings.simplefilter("ignore")
-        module: torch.nn.Module = models.get_model(request.model, weights=None)
+        module: torch.nn.Module = models.get_model(request.model, weights=None, **options)
     published = models.get_model_weights(request.model).DEFAULT
     transform = published.transforms()
     checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
@@ -67,8 +71,9 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     def feature_map(pixels: torch.Tensor) -> torch.Tensor:
         return looker()(pixels)
 
+    architecture = ", ".join([request.model, *(f"{key}={value}" for key, value in options.items())])
     return network_model(
-        module, encode, preprocessing, request.model, weights, device, precision, feature_map=feature_map
+        module, encode, preprocessing, architecture, weights, device, precision, feature_map=feature_map
     )
 
 

@@ -23,7 +23,7 @@ def read_state_dict(path: Path) -> dict[str, "torch.Tensor"]:
     """Tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file. No code in the file is ever run.
 
     Raises:
-        FinerRankError: no such file, damaged, or holding more than tensors.
+        FinerRankError: no such file, damaged, or holding more than tensors, or sparse, quantised or empty ones.
     """
     import pickle
 
@@ -31,6 +31,8 @@ def read_state_dict(path: Path) -> dict[str, "torch.Tensor"]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.is_dir():
+        raise FinerRankError(f"{path}: is a folder; name the weights file in it")
     if not path.is_file():
         raise FinerRankError(f"{path}: no such weights file; check the path after '@'")
     try:
@@ -54,7 +56,24 @@ def read_state_dict(path: Path) -> dict[str, "torch.Tensor"]:
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):
         raise FinerRankError(f"{path}: no dictionary of tensors; save the model's state_dict as safetensors")
+    for key, value in state.items():
+        kind = _unusual_kind(value)
+        if kind:
+            raise FinerRankError(f"{path}: tensor {printable(key)} is {kind}; save it as a plain, dense one")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _unusual_kind(tensor: "torch.Tensor") -> str:
+    """ "" of a tensor whose numbers lie in a grid, as a network's do."""
+    import torch
+
+    if tensor.is_meta:
+        return "without numbers (meta)"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_nested:
+        return "nested"
+    return "" if tensor.layout == torch.strided else f"sparse ({tensor.layout})"
 
 
 def load_strictly(

@@ -121,7 +121,10 @@ def _table(name: str) -> dict[str, Any]:
 
 
 def data_set_of(source: str) -> str:
-    """Id of the data set that a gallery names as its source; "" if it is none of those known."""
+    """Id of the data set that a gallery names as its source: by its id, title or address; "" if it is none known."""
+    for name, each in training_data().items():
+        if each.sources and source.strip().lower() in (name, each.title.lower()):
+            return name
     known = [
         (len(address), name)
         for name, each in training_data().items()

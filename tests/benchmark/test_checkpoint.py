@@ -126,6 +126,11 @@ def change(folder: Path, keys: tuple[str, ...], value: Any) -> None:
         (("licence",), 3, "another kind"),
         (("trained_on",), ["nowhere"], "nowhere"),
         (("trained_on",), "cub", "trained_on"),
+        (("dimension",), -1, "another kind"),
+        (("preprocessing", "std"), [float("nan"), 1.0, 1.0], "out of range"),
+        (("preprocessing", "resize_to"), [64, 64], "out of range"),
+        (("preprocessing", "resize_to"), [256, 300], "out of range"),
+        (("preprocessing", "fill"), ["a", "b", "c"], "out of range"),
         (("preprocessing", "size"), [224], "out of range"),
         (("preprocessing", "size"), [0, 0], "out of range"),
         (("preprocessing", "size"), [100000, 100000], "out of range"),
@@ -159,6 +164,20 @@ def test_a_damaged_folder_is_named(refusal: Refusal, zoo: Path, exported: Path, 
     else:
         (exported / name).write_bytes(content)
     assert name in refusal("evaluate", "-g", zoo, "-e", f"checkpoint:{exported}")
+
+
+def test_endless_nesting_is_named(refusal: Refusal, zoo: Path, exported: Path) -> None:
+    (exported / "embedder.toml").write_text("a = " + 20_000 * "[")
+    assert "embedder.toml" in refusal("evaluate", "-g", zoo, "-e", f"checkpoint:{exported}")
+
+
+def test_an_export_claims_no_innocence_that_was_not_known(tmp_path: Path) -> None:
+    from benchmark.embedders.checkpoint import export
+
+    weights = save_timm(tmp_path / "mine.safetensors", "vit_small_patch16_224")
+    export(load_embedder(f"dino-s16@{weights}", device="cpu"), tmp_path / "mine")
+    cars = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
+    assert load_embedder(f"checkpoint:{tmp_path / 'mine'}").seen_state(cars) == "unknown"
 
 
 def test_what_cannot_be_exported_is_refused(refusal: Refusal, tmp_path: Path) -> None:

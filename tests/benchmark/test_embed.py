@@ -198,6 +198,8 @@ def test_an_encoder_that_tells_no_two_images_apart_is_refused(tmp_path: Path, im
     with pytest.raises(FinerRankError, match="all other of 11 different images get the same embedding") as caught:
         embed_images(images, Plain(forward), tmp_path)
     assert any(image.name in str(caught.value) for image in images)
+    with pytest.raises(FinerRankError, match="the same embedding"):  # now that the store holds them
+        embed_images(images, Plain(forward), tmp_path)
     assert len(embed_images(images[:2], Plain(forward, "two"), tmp_path).row_of) == 2  # two may be as good as equal
 
 

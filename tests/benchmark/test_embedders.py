@@ -18,7 +18,7 @@ from networks import HALVES, colours, save_clip, save_state, save_timm, save_tim
 from pytest import approx
 from safetensors.torch import load_file
 
-from benchmark.embedders import FAMILIES, load_embedder
+from benchmark.embedders import FAMILIES, load_embedder, published_spec
 from benchmark.embedders.zoo import zoo
 from galleries.errors import FinerRankError
 
@@ -463,6 +463,59 @@ def test_a_server_out_of_reach_is_said_with_its_cache_and_the_way_around(
     assert str(tmp_path / "hub" / "checkpoints" / "squeezenet1_1") in message
     assert message.endswith("torchvision:squeezenet1_1@FILE")
     assert not list((tmp_path / "hub" / "checkpoints").iterdir())
+
+
+def test_a_file_that_goes_first_changes_a_remembered_fingerprint(tmp_path: Path) -> None:
+    folder = save_timm_folder(tmp_path / "vit")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_state(state, folder / "pytorch_model.bin")
+    spec, memo = f"timm:local-dir:{folder}", tmp_path / "store"
+    before = load_embedder(spec, device="cpu", memo=memo).fingerprint
+    assert load_embedder(spec, device="cpu", memo=memo).fingerprint == before
+    save_timm(folder / "model.safetensors", seed=1)
+    assert load_embedder(spec, device="cpu", memo=memo).fingerprint != before
+
+
+def test_relative_folders_of_one_name_are_not_taken_for_each_other_in_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmark.embedders.checkpoint import export
+
+    rows = []
+    for seed in range(2):
+        place = tmp_path / str(seed)
+        weights = save_timm(place / "vit.safetensors", seed=seed)
+        export(load_embedder(f"timm:test_vit@{weights}", device="cpu"), place / "mine")
+        monkeypatch.chdir(place)
+        embedder = load_embedder("checkpoint:mine", device="cpu", memo=tmp_path / "store")
+        rows.append((embedder.fingerprint, embedder.embed(PICTURES[:1]).tobytes()))
+    assert rows[0][0] != rows[1][0]
+    assert rows[0][1] != rows[1][1]
+
+
+def test_weights_of_another_name_are_no_way_around_the_published_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_clip(tmp_path / "mirror" / "imageomics" / "bioclip-2", ending="bin")
+    monkeypatch.setenv("FINER_RANK_MIRROR", str(tmp_path / "mirror"))
+    assert f"{folder}/open_clip_pytorch_model.bin: not the file open_clip_model.safetensors" in refusal("bioclip2")
+
+
+@pytest.mark.parametrize(
+    ("spec", "published"),
+    [
+        ("dinov2", "dinov2"),
+        ("dinov2@/home/me/a.pth", "dinov2@a.pth"),
+        ("timm:hf-hub:o/n@main", "timm:hf-hub:o/n@main"),
+        ("timm:hf-hub:o/n@main@/home/me/w.safetensors", "timm:hf-hub:o/n@main@w.safetensors"),
+        ("timm:local-dir:/home/me/a@b", "timm:local-dir:a@b"),
+        ("checkpoint:/home/me/mine", "checkpoint:mine"),
+        ("ensemble:clip@/home/me/a.pth=2,timm:x@/home/me/b.pth", "ensemble:clip@a.pth=2,timm:x@b.pth"),
+    ],
+)
+def test_no_folder_of_this_machine_is_published(spec: str, published: str) -> None:
+    assert published_spec(spec) == published
 
 
 @pytest.mark.parametrize("name", zoo())

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 import benchmark.encoder_agreement
 import finer_rank
 from benchmark.agreement_plot import draw_agreement
-from benchmark.encoder_agreement import Agreement, RunPair, encoder_agreement, kendall_tau_b, tau_interval
+from benchmark.encoder_agreement import Agreement, RunPair, encoder_agreement, kendall_tau_b, networks_of, tau_interval
 from benchmark.records import FORMAT, PROTOCOL, TABLE_COLUMNS, Record, find_records, read_record, write_record
 from benchmark.statistics import N_RESAMPLES, SEED, compare_paired, holm
 from galleries.errors import FinerRankError
@@ -682,3 +682,23 @@ def test_what_shows_no_order_is_refused(tmp_path: Path, refusal: Refusal) -> Non
 def test_a_mistake_is_one_line(tmp_path: Path, refusal: Refusal, arguments: list[str], expected: str) -> None:
     write_grid(tmp_path / "records", {"x": {}, "y": {}})
     assert expected in refusal("compare", "records", *arguments, cwd=tmp_path)
+
+
+def test_embedders_that_share_weights_support_a_claim_but_once() -> None:
+    identities = [f"i{k}" for k in range(12)]
+    better = {run: {i: 0.2 * (run == "a") + 0.01 * k for k, i in enumerate(identities)} for run in ("a", "b")}
+    means = {"fp32": better, "bf16": better, "other": better}
+    whole = {"weights_sha256": "1"}
+    described = {"fp32": whole, "bf16": whole, "other": {"members": [{"weights_sha256": "2"}, {"weights_sha256": "3"}]}}
+    networks = networks_of(described)
+    assert networks["fp32"] == networks["bf16"] != networks["other"]
+
+    def claim(*unseen: str) -> str | None:
+        [pair] = encoder_agreement(means, unseen, networks).run_pairs
+        return pair.better
+
+    assert claim("fp32", "bf16") is None
+    assert claim("fp32", "other") == "a"
+    described["other"] = {"members": [whole, {"weights_sha256": "2"}]}
+    networks = networks_of(described)
+    assert claim("fp32", "bf16", "other") is None

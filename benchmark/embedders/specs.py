@@ -52,7 +52,7 @@ def parse(spec: str) -> tuple[EncoderCard | None, Request]:
 
 def _unknown(spec: str) -> FinerRankError:
     families = [f"{family}:" for family in (*FAMILIES, *foreign_families(), "ensemble")]
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         raise FinerRankError(f"{spec}: is a folder; write checkpoint:{spec}, timm:local-dir:{spec} or NAME@{spec}")
     if Path(spec).is_file():
         raise FinerRankError(f"{spec}: is a file; say what it holds the weights of: NAME@{spec}")

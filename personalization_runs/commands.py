@@ -8,6 +8,7 @@ import typer
 from galleries.errors import printable
 from galleries.mask_command import add_mask_command
 from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
+from personalization_runs.simulate_command import simulate
 
 app = typer.Typer(no_args_is_help=True, help="Import, check and look at runs: the images that one model made.")
 import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")
@@ -236,6 +237,7 @@ def _open_run(folder: Path) -> Any:
 
 
 add_mask_command(app, "run", _open_run)
+app.command()(simulate)
 
 demo_app = typer.Typer()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 import benchmark.ablation_commands
+import benchmark.calibrate_command
 import benchmark.commands
 import benchmark.compare_commands
 import benchmark.embedder_commands
@@ -35,6 +36,7 @@ app.add_typer(personalization_runs.commands.demo_app)
 app.add_typer(benchmark.commands.app)
 app.add_typer(benchmark.compare_commands.app)
 app.add_typer(benchmark.ablation_commands.app)
+app.add_typer(benchmark.calibrate_command.app)
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
 app.add_typer(benchmark.language_judge_commands.app)
 app.add_typer(leaderboard.commands.app)

@@ -150,8 +150,8 @@ def embed_images(
     A killed run loses at most the last seconds: what was stored is not computed again.
 
     Raises:
-        FinerRankError: the embedder cannot be loaded or tells no two images apart, memory does not suffice for one
-            image, or the store cannot be written. Faulty images are returned, not raised.
+        FinerRankError: the embedder cannot be loaded, memory does not suffice for one image, or the store cannot
+            be written. Faulty images are returned, not raised.
     """
     if embedder.members:
         return _of_members(images, embedder, store_root, batch_size, progress, warn)
@@ -163,7 +163,7 @@ def embed_images(
     # Sorted by content, so that neither file order nor names decide which images share a batch.
     missing = [by_key[key][0] for key in sorted(by_key.keys() - row_of.keys())]
     if not missing:
-        _refuse_constant(embedder, by_key, rows)
+        _warn_of_constant(embedder, by_key, rows, warn)
         return Embeddings(row_of, rows, 0, ())
     if embedder.is_outdated():  # the rows that were found are of another network
         return embed_images(images, embedder, store_root, batch_size=batch_size, progress=progress, warn=warn)
@@ -173,19 +173,22 @@ def embed_images(
         if step:
             step(n_done)
     row_of, rows = store.read(by_key)
-    _refuse_constant(embedder, by_key, rows)
+    _warn_of_constant(embedder, by_key, rows, warn)
     faults = [
         Fault(image.name, wrong.what, wrong.remedy) for key, wrong in loop.faults.items() for image in by_key[key]
     ]
     return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(faults)))
 
 
-def _refuse_constant(embedder: Embedder, by_key: Mapping[str, list[ImageFile]], rows: Rows) -> None:
+def _warn_of_constant(
+    embedder: Embedder, by_key: Mapping[str, list[ImageFile]], rows: Rows, warn: Callable[[str], None]
+) -> None:
+    """An encoder that tells no two images apart scores chance, as it should; most likely its weights are wrong."""
     if len(rows) >= SURELY_CONSTANT and (rows == rows[0]).all():
         first, second = (images[0].name for _, images in sorted(by_key.items())[:2])
-        raise FinerRankError(
+        warn(
             f"{embedder.spec}: {first}, {second} and all other of {len(rows)} different images get the same embedding; "
-            "its weights or its preprocessing are not what they should be"
+            "look whether its weights and its preprocessing are what they should be"
         )
 
 

@@ -484,7 +484,7 @@ def test_tables_and_a_picture_are_shown_to_people(world: Path, found: dict[str, 
     expected += ["(1) classical:", "(2) timm:test_vit@vit.safetensors", "unknown", "not supported", "painter"]
     assert lacking(shown.stdout, *expected) == []
     # Five identities cannot decide nine tests, and records of random weights do not say what these have seen.
-    assert lacking(shown.stderr, "5 shared identities are too few for 9 tests", "classical: (unknown)") == []
+    assert lacking(shown.stderr, "5 shared identities are too few for 9 tests", "classical: (unseen)") == []
     assert "a claim needs two embedders that have not seen the gallery" in shown.stderr
     with Image.open(picture) as image:
         assert (image.format, min(image.size) > 300) == ("PNG", True)

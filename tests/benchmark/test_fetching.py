@@ -109,7 +109,9 @@ def test_what_the_hub_refuses_is_said_in_one_line_with_the_way_around(user: User
         f"timm:test_vit {card('no.safetensors')}": ["no.safetensors", "no such file", "timm:test_vit@FILE"],
         f"timm:test_vit {card('model.safetensors', gone)}": [f"revision {gone} is gone", "timm:test_vit@FILE"],
         f"timm:hf-hub:me/vit@{NEW}": ["no space: 1000000000.0 GB", "timm:local-dir:FOLDER"],
-        f"timm:test_vit {card('model.safetensors', sha256='0' * 64)}": ["not the file that its owners published"],
+        f"timm:test_vit {card('model.safetensors', sha256='0' * 64)}": [
+            "not the file model.safetensors that its owners published"
+        ],
         "timm:hf-hub:me//vit": ["me//vit"],
     }
     for (spec, mentions), found in zip(expected.items(), results(user, *expected), strict=True):

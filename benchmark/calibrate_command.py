@@ -13,15 +13,26 @@ if TYPE_CHECKING:
 
     from benchmark.calibration import Calibration
 
+DEFAULT_EMBEDDERS = ("critter-reid", "classical")
+
 app = typer.Typer()
 
 
 @app.command()
 def calibrate(
-    embedder: Annotated[list[str], typer.Option("--embedder", "-e", help="As for evaluate. Repeatable.")],
-    out: Annotated[Path, typer.Option(help="Folder for calibration.json and, in world/, what was drawn.")],
-    species: Annotated[int, typer.Option(min=1, help="Species of drawn animals.")] = 4,
-    identities: Annotated[int, typer.Option(min=2, help="Individuals of each species.")] = 8,
+    embedder: Annotated[
+        list[str] | None,
+        typer.Option("--embedder", "-e", help="As for evaluate; critter-reid and classical by default. Repeatable."),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option("--gallery", "-g", help="Folder made by gallery build critters; without it one is drawn."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for calibration.json and, in world/, what was drawn.")] = Path(
+        "calibration"
+    ),
+    species: Annotated[int | None, typer.Option(min=1, help="Species of a drawn gallery: 4.")] = None,
+    identities: Annotated[int | None, typer.Option(min=2, help="Individuals of each species: 8.")] = None,
     images: Annotated[int, typer.Option(min=1, max=8, help="Of each individual by each simulated model.")] = 4,
     levels: Annotated[int, typer.Option(min=3, help="Levels of drift, from none to full.")] = 9,
     size: Annotated[int, typer.Option(min=64, max=512, help="Side of the pictures in pixels.")] = 160,
@@ -37,20 +48,30 @@ def calibrate(
 
     A world that lies in --out already is used again, so that another embedder costs no drawing.
 
-    Example: finer-rank calibrate --embedder dinov2 --embedder classical --out calibration --plot calibration.png
+    Example: finer-rank calibrate --embedder critter-reid --embedder dinov2 --plot calibration.png
     """
     import json
 
     from benchmark.calibration import calibrations, make_world
     from benchmark.calibration_plot import draw_calibrations
     from galleries.console import note, print_json, progress_bars
+    from galleries.critters.drawn_gallery import Plan
+    from galleries.errors import FinerRankError
     from galleries.figures import check_format
+    from galleries.gallery import Gallery
 
     if plot is not None:
         check_format(plot)
-    embedders, root = load_embedders(embedder, None, None, None, precision, device, store)
+    # The word critters, where there is no such folder, asks for the gallery that is drawn without the option.
+    is_given = gallery is not None and (gallery != Path("critters") or gallery.exists())
+    if is_given and (species or identities):
+        raise FinerRankError(f"--gallery {gallery}: has its own; leave --species and --identities out")
+    embedders, root = load_embedders(embedder or DEFAULT_EMBEDDERS, None, None, None, precision, device, store)
+    of = Gallery.open(gallery) if gallery and is_given else Plan(seed, species or 4, identities or 8, size_px=size)
     with progress_bars() as progress:
-        world = make_world(out / "world", seed, species, identities, images, levels, size, progress=progress)
+        world = make_world(
+            out / "world", of, n_images=images, n_levels=levels, seed=seed, size_px=size, progress=progress
+        )
         found = calibrations(world, embedders, root, batch_size=batch_size, progress=progress, warn=note)
     content = [each.as_json() for each in found]
     (out / "calibration.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -7,7 +7,6 @@ In a world of drawn animals each simulated model has moved the details of every 
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from benchmark.protocol import Options, evaluate
 from benchmark.records import Record
 from benchmark.statistics import LEVEL, N_RESAMPLES, SEED, Estimate, holm, sign_flip_p
 from galleries.critters import GROUPS
-from galleries.critters.drawn_gallery import Plan, draw_photos
+from galleries.critters.drawn_gallery import Plan, draw_gallery, individuals_of
 from galleries.errors import FinerRankError
-from galleries.gallery import Gallery, GalleryCard
+from galleries.gallery import Gallery
 from personalization_runs.run import Run
 from personalization_runs.simulate import Failure, SimulatedModel, simulate
 
@@ -256,34 +255,42 @@ class Calibration:
 
 def make_world(
     folder: Path,
-    seed: int,
-    n_species: int,
-    n_identities: int,
+    gallery: Gallery | Plan,
+    *,
     n_images: int,
     n_levels: int,
+    seed: int,
     size_px: int,
     progress: Progress | None = None,
 ) -> World:
-    """Draw a gallery of critters and runs of it, or open those that lie in `folder`; what is missing is drawn.
+    """Draw runs of a gallery of critters, or open those that lie in `folder`; what is missing is drawn.
+
+    Args:
+        gallery: or the plan of one that is drawn too.
+        n_images: of each individual by each model.
+        seed, size_px: of the runs.
 
     Raises:
-        FinerRankError: `folder` holds a world of other numbers, or cannot be written.
+        FinerRankError: not a gallery of critters, `folder` holds a world of other numbers, or cannot be written.
     """
-    plan = Plan(seed, n_species, n_identities, size_px=size_px)
-    drawn_with = {**asdict(plan), "source": plan.source, "n_images": n_images}
-    card_path, note = folder / "gallery", folder / "world.json"
+    drawn_with: dict[str, Any] = {"n_images": n_images, "seed": seed, "size_px": size_px}
+    if isinstance(gallery, Plan):
+        drawn_with |= {**asdict(gallery), "source": gallery.source}
+    else:
+        individuals_of(gallery.card)  # before anything is written
+        drawn_with |= {"gallery": gallery.digest}
+    note = folder / "world.json"
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != drawn_with:
         raise FinerRankError(f"{folder}: a world of other numbers lies there; name another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(drawn_with), encoding="utf-8")
     workers = os.cpu_count() or 1
-    if not card_path.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(drawn_with), encoding="utf-8")
-        with tempfile.TemporaryDirectory() as scratch:
-            step = progress("drawing the gallery", plan.total) if progress else None
-            found = draw_photos(plan, Path(scratch), workers=workers, step=step)
-            card = GalleryCard("critters", granularity="instance", licence="MIT", source=plan.source)
-            Gallery.build(found, card, Path(scratch), card_path)
-    gallery = Gallery.open(card_path)
+    if isinstance(gallery, Plan):
+        own = folder / "gallery"
+        if not own.is_dir():
+            step = progress("drawing the gallery", gallery.total) if progress else None
+            draw_gallery(gallery, own, "critters", workers=workers, step=step)
+        gallery = Gallery.open(own)
     levels = tuple(i / (n_levels - 1) for i in range(n_levels))
     models = {f"drift-{level:.4f}": SimulatedModel(drift=level) for level in levels}
     models |= {f"{group} alone": SimulatedModel(drift=1.0, groups=(group,)) for group in GROUPS}

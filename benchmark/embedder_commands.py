@@ -183,8 +183,12 @@ def export(
 
 
 def _without_published_weights(card: "EncoderCard") -> str:
-    if card.spec.startswith(("checkpoint:", "classical:")):
-        return "none" if card.trained_on == () else "in its folder"
+    from benchmark.embedders.zoo import zoo
+
+    if card.trained_on == ():
+        return "none"
+    if card.spec.startswith("checkpoint:"):
+        return "in this package" if zoo().get(card.name) == card else "in its folder"
     return f"nobody publishes them: train it, and write {card.name}@FILE"
 
 
@@ -258,6 +262,7 @@ def _pixels(preprocessing: "Preprocessing | None") -> str:
 def _weights(card: "EncoderCard") -> str:
     published = card.published
     if published is None:
-        return "none" if card.trained_on == () else "your own"
+        own = "in this package" if card.spec.startswith("checkpoint:") else "your own"
+        return "none" if card.trained_on == () else own
     pins = [published.revision[:7] and f"revision {published.revision[:7]}", published.sha256 and "SHA-256 known"]
     return ", ".join([published.repository.removeprefix("https://"), *filter(None, pins)])

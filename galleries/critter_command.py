@@ -47,21 +47,12 @@ def build_critters(
 
     from galleries.console import progress_bars
     from galleries.critters import RENDERER_VERSION
-    from galleries.critters.drawn_gallery import Plan, draw_photos
-    from galleries.gallery import GalleryCard
+    from galleries.critters.drawn_gallery import Plan, card_of, draw_photos
     from galleries.image_set import refuse_existing
 
     plan = Plan(seed, species, identities, photos, references, size, masks)
     refuse_existing(out)
-    card = GalleryCard(
-        name or out.resolve().name,
-        version,
-        description=f"Drawn animals, {size} px: individuals of a species differ in details only",
-        licence="MIT",
-        source=plan.source,
-        thumbnails="yes",
-        mask_source=f"critters {RENDERER_VERSION}" if masks else "",
-    )
+    card = card_of(plan, name or out.resolve().name, version)
     with tempfile.TemporaryDirectory() as scratch:
         with progress_bars() as progress:
             step = progress("drawing", plan.total) if progress else None

@@ -244,15 +244,16 @@ demo_app = typer.Typer()
 
 @demo_app.command()
 def demo(out: Out = Path("demo")) -> None:
-    """Draw a small gallery and two runs, one faithful and one not, to try everything on.
+    """Draw a small gallery of animals and runs of five simulated models, to try everything on.
 
-    Then: finer-rank evaluate --gallery demo/gallery --run demo/runs --embedder classical: --out demo/records
+    Then: finer-rank evaluate --gallery demo/gallery --run demo/runs --embedder critter-reid --out demo/records
     """
-    from galleries.console import say
-    from personalization_runs.demo import write_demo
+    from galleries.console import progress_bars, say
+    from personalization_runs.demo import MODELS, total, write_demo
 
-    write_demo(out)
-    say(f"{out}: gallery, runs/faithful, runs/look-alike")
+    with progress_bars() as progress:
+        write_demo(out, progress("drawing", total()) if progress else None)
+    say(f"{out}: gallery, {', '.join(f'runs/{name}' for name in MODELS)}")
 
 
 def _summary(run: Any) -> str:

@@ -50,7 +50,7 @@ def test_scoring_from_the_store_loads_no_deep_learning_library(tmp_path: Path) -
 
     run("demo", "--out", "demo")
     evaluate = ("evaluate", "--gallery", "demo/gallery", "--embedder", "classical:", "--store", "store")
-    assert "144 forward passes" in run(*evaluate)
+    assert "192 forward passes" in run(*evaluate)
     again = run(*evaluate)
     assert " 0 forward passes" in again
     assert again.strip().endswith("[]")

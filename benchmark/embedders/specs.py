@@ -32,6 +32,8 @@ def parse(spec: str) -> tuple[EncoderCard | None, Request]:
     if card is None:
         model, weights = (rest, None) if family == "checkpoint" else _split_weights(rest)
         return None, Request(spec, family, model, weights)
+    if family == "checkpoint":
+        rest = str(Path(__file__).with_name(rest))  # it comes with this package
     if at and not after:
         raise FinerRankError(f"{spec}: no file follows the '@'; write {name}, or {name}@FILE")
     brought = Path(after) if at else None

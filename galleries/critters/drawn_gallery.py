@@ -2,6 +2,7 @@
 
 import io
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from galleries.critters.photos import Drawn, draw
 from galleries.critters.scenes import Scene, scene
 from galleries.critters.species import Individual, Species, individual, species
 from galleries.errors import FinerRankError
+from galleries.image_set import refuse_existing
 from galleries.sources import Found
 
 if TYPE_CHECKING:
-    from galleries.gallery import GalleryCard
+    from galleries.gallery import Gallery, GalleryCard
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -126,6 +128,40 @@ def photo_scenes(plan: Plan, species_number: int, identity_number: int) -> list[
             encounter = int(np.random.default_rng([9, *key]).integers(2**62))
             scenes.append((split, f"{split}-{meeting + 1}", scene(k, encounter)))
     return scenes
+
+
+def draw_gallery(
+    plan: Plan, out: Path, name: str = "", *, workers: int = 1, step: Callable[[int], Any] | None = None
+) -> "Gallery":
+    """Draw a gallery folder, without the leak gate: no photo repeats another.
+
+    Args:
+        name: that of the folder by default.
+
+    Raises:
+        FinerRankError: `out` exists, or cannot be written.
+    """
+    from galleries.gallery import Gallery
+
+    refuse_existing(out)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = draw_photos(plan, Path(scratch), workers=workers, step=step)
+        return Gallery.build(found, card_of(plan, name or out.resolve().name), Path(scratch), out)
+
+
+def card_of(plan: Plan, name: str, version: str = "1") -> "GalleryCard":
+    """What `gallery.toml` says of a drawn gallery."""
+    from galleries.gallery import GalleryCard
+
+    return GalleryCard(
+        name,
+        version,
+        description=f"Drawn animals, {plan.size_px} px: individuals of a species differ in details only",
+        licence="MIT",
+        source=plan.source,
+        thumbnails="yes",
+        mask_source=f"critters {RENDERER_VERSION}" if plan.masks else "",
+    )
 
 
 def draw_photos(

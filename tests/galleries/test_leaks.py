@@ -13,12 +13,12 @@ from unittest.mock import patch
 import datasets
 import pytest
 import skimage.data
+from critter_pictures import SPOTTED, critter
 from data_sets import Ended, command, put, write_dreambooth
 from handmade import add_column, change_row, encoded, files_below, lacking, noise, rows_of, write_rows
 from PIL import Image, ImageOps
 
 from galleries import Gallery
-from galleries.creatures import creature, draw
 from galleries.leaks import Inspection, Leak
 from galleries.overlays import same_detail
 from galleries.pair_pictures import draw_inspection
@@ -49,7 +49,7 @@ def write_zoo(folder: Path, n: int = 4) -> Path:
             own = "reference" if k == 0 and split == "gallery" else split
             name = f"images/{identity}_{k}.png"
             rows.append({"file_name": name, "category": "dog", "identity": identity, "split": own})
-            image = astronaut() if name == SEEN else draw(creature("dapple", i), 10 * i + k)
+            image = astronaut() if name == SEEN else critter(SPOTTED, i, 10 * i + k)
             (folder / "images").mkdir(parents=True, exist_ok=True)
             image.save(folder / name)
     write_rows(folder / "metadata.csv", rows)

@@ -8,10 +8,10 @@ from functools import cache
 import numpy as np
 import pytest
 import skimage.data
+from critter_pictures import SPOTTED, STRIPED, critter, cut_out
 from handmade import encoded, noise
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from galleries.creatures import creature, draw
 from galleries.near_duplicates import NearDuplicate, near_duplicates, thumbnail
 
 Picture = Image.Image
@@ -144,7 +144,7 @@ def test_two_crops_that_share_most_of_a_photo_are_the_same_picture(name: str) ->
 
 
 def test_copies_are_found_among_many_photos() -> None:
-    pictures = [draw(creature("tabby", i), 50 + i) for i in range(12)] + [photo(name) for name in PHOTOS]
+    pictures = [critter(STRIPED, i, 50 + i) for i in range(12)] + [photo(name) for name in PHOTOS]
     copies = [jpeg(crop(picture, 0.8, 0.8, 0.4, 0.6)) for picture in pictures]
     assert same_pictures([*pictures, *copies]) == {(i, i + len(pictures)) for i in range(len(pictures))}
 
@@ -179,12 +179,10 @@ def page(seed: int) -> Picture:
     return sheet.convert("RGB")
 
 
-def on_plain(species: str, seed: int, colour: str) -> Picture:
+def on_plain(kind: int, number: int, colour: str) -> Picture:
     """Another animal in the same pose before a plain background."""
-    from galleries.creatures import _animal_layer
-
-    layer = _animal_layer(creature(species, seed)).resize((192, 192))
-    scene = Image.new("RGB", (192, 192), colour)
+    layer = cut_out(kind, number)
+    scene = Image.new("RGB", layer.size, colour)
     scene.paste(layer, (0, 0), layer)
     return scene
 
@@ -215,12 +213,12 @@ def textures(name: str) -> list[Picture]:
 
 
 DIFFERENT: dict[str, Callable[[], list[Picture]]] = {
-    "one animal in ten places": lambda: [draw(creature("dapple", 3), seed) for seed in range(10)],
-    "six animals in one place": lambda: [draw(creature("tabby", seed), 7) for seed in range(6)],
-    "six animals on white": lambda: [on_plain("dapple", seed, "white") for seed in range(6)],
-    "six striped animals on green": lambda: [on_plain("tabby", seed, "darkgreen") for seed in range(6)],
-    "photos at night": lambda: [dark(draw(creature("dapple", 3), seed)) for seed in range(10)],
-    "photos of 16 pixels": lambda: [draw(creature("dapple", 3), seed).resize((16, 16)) for seed in range(10)],
+    "one animal in ten places": lambda: [critter(SPOTTED, 3, seed) for seed in range(10)],
+    "six animals in one place": lambda: [critter(STRIPED, i, i, encounter=7) for i in range(6)],
+    "six animals on white": lambda: [on_plain(SPOTTED, i, "white") for i in range(6)],
+    "six striped animals on green": lambda: [on_plain(STRIPED, i, "darkgreen") for i in range(6)],
+    "photos at night": lambda: [dark(critter(SPOTTED, 3, seed)) for seed in range(10)],
+    "photos of 16 pixels": lambda: [critter(SPOTTED, 3, seed).resize((16, 16)) for seed in range(10)],
     "photos of 1 pixel": lambda: [Image.new("RGB", (1, 1), (25 * i, 9, 90)) for i in range(5)],
     "slivers": lambda: [noise(i, size) for i, size in enumerate([(1, 900), (900, 1), (2, 700), (1, 30), (2000, 3)])],
     "plain colours": lambda: [Image.new("RGB", (60, 40), (25 * i, 200 - 20 * i, 90)) for i in range(10)],
@@ -245,11 +243,9 @@ def test_different_photos_are_no_copies(kind: str) -> None:
 @pytest.mark.parametrize("background", ["astronaut", "chelsea", "coffee"])
 def test_two_animals_before_one_fixed_camera_are_no_copies(background: str) -> None:
     """As in camera traps: all but a twentieth of the picture is the same."""
-    from galleries.creatures import _animal_layer
-
     views = []
     for seed, place in ((0, (40, 90)), (1, (220, 120))):
-        animal = _animal_layer(creature("tabby", seed)).resize((90, 90))
+        animal = cut_out(STRIPED, seed).resize((90, 90))
         view = photo(background).copy()
         view.paste(animal, place, animal)
         views.append(with_noise(view, 3, seed))
@@ -257,7 +253,7 @@ def test_two_animals_before_one_fixed_camera_are_no_copies(background: str) -> N
 
 
 def test_what_is_found_does_not_depend_on_the_order_of_photos() -> None:
-    pictures = [draw(creature("dapple", i % 3), i) for i in range(6)] + [photo(name) for name in PHOTOS]
+    pictures = [critter(SPOTTED, i % 3, i) for i in range(6)] + [photo(name) for name in PHOTOS]
     pictures += [jpeg(crop(p, 0.7, 0.8, 0.3, 0.3)) for p in pictures[::2]] + [ImageOps.mirror(pictures[7])]
     expected = {frozenset(pair) for pair in same_pictures(pictures)}
     assert len(expected) == 6

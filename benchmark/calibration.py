@@ -282,8 +282,9 @@ def make_world(
     note = folder / "world.json"
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != drawn_with:
         raise FinerRankError(f"{folder}: a world of other numbers lies there; name another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(drawn_with), encoding="utf-8")
+    if not note.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(drawn_with), encoding="utf-8")
     workers = os.cpu_count() or 1
     if isinstance(gallery, Plan):
         own = folder / "gallery"

@@ -1,11 +1,10 @@
 """`finer-rank gallery build critters`"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from galleries.build_commands import Gate, build, gated
+from galleries.build_commands import close
 from galleries.options import Name, Out, Version
 
 Species = Annotated[int, typer.Option(help="Categories: species of drawn animals.")]
@@ -20,10 +19,8 @@ Workers = Annotated[
 ]
 
 
-@gated
 def build_critters(
     out: Out,
-    gate: Gate,
     species: Species = 4,
     identities: Identities = 8,
     photos: Photos = 8,
@@ -38,26 +35,20 @@ def build_critters(
     """Drawn animals, whose identity is known: for demonstrations, tests, and to calibrate scores.
 
     Individuals of a species differ in details only: spots, markings, small proportions. Photos differ in pose, light,
-    place and lens. References and gallery photos never share an encounter.
+    place and lens. References and gallery photos never share an encounter, and no scene is drawn twice.
 
     Example: finer-rank gallery build critters --out critters
     """
     import os
-    import tempfile
 
     from galleries.console import progress_bars
-    from galleries.critters import RENDERER_VERSION
-    from galleries.critters.drawn_gallery import Plan, card_of, draw_photos
-    from galleries.image_set import refuse_existing
+    from galleries.critters.drawn_gallery import Plan, draw_gallery
 
     plan = Plan(seed, species, identities, photos, references, size, masks)
-    refuse_existing(out)
-    card = card_of(plan, name or out.resolve().name, version)
-    with tempfile.TemporaryDirectory() as scratch:
-        with progress_bars() as progress:
-            step = progress("drawing", plan.total) if progress else None
-            found = draw_photos(plan, Path(scratch), workers=workers or os.cpu_count() or 1, step=step)
-        build(found, Path(f"critters {RENDERER_VERSION}"), out, card, gate, {})
+    with progress_bars() as progress:
+        step = progress("drawing", plan.total) if progress else None
+        gallery = draw_gallery(plan, out, name, version, workers=workers or os.cpu_count() or 1, step=step)
+    close(gallery, out)
 
 
 def add_critters(app: typer.Typer) -> None:

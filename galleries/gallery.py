@@ -241,6 +241,7 @@ class Gallery:
         Args:
             known_faults: what the source itself complained of.
             leaks: what to do with photos that repeat a reference: `refuse`, `drop` them, or `keep` them; the card says.
+                `unchecked` opens no image, of a source that knows its photos: the card claims nothing then.
             alike: an encoder's opinion of which photos are close, see `galleries.leaks`.
             report: told what the images showed, before anything is raised.
             if_missing: what to do about a photo that is not there, where more can be said than to put it there.
@@ -251,13 +252,16 @@ class Gallery:
         by_name = told_apart(found)
         planned, faults = cls._load_found(by_name.values(), card, root, **options)
         contents = {name: image.content for name, image in by_name.items() if image.content is not None}
-        inspection = planned.inspect(contents, progress, alike)
-        if report:
+        inspection = None if leaks == "unchecked" else planned.inspect(contents, progress, alike)
+        if inspection and report:
             report(inspection)
-        refused = [leak.fault for leak in inspection.leaks] if leaks == "refuse" else []
-        shown = [replace(f, remedy=if_missing) if if_missing and f.what == NO_FILE else f for f in inspection.faults]
+        refused = [leak.fault for leak in inspection.leaks] if inspection and leaks == "refuse" else []
+        shown = inspection.faults if inspection else ()
+        shown = tuple(replace(f, remedy=if_missing) if if_missing and f.what == NO_FILE else f for f in shown)
         raise_if_any(str(root), [*known_faults, *faults, *shown, *refused])
-        card, photos = _passed(card, planned.photos, inspection.leaks, leaks)
+        photos = planned.photos
+        if inspection:
+            card, photos = _passed(card, photos, inspection.leaks, leaks)
         rows = [(values_of(photo), by_name[photo.file_name]) for photo in photos]
         with new_folder(out) as folder:
             write_image_set(folder, CARD_NAME, card, Photo, rows, symlink)

@@ -131,37 +131,38 @@ def photo_scenes(plan: Plan, species_number: int, identity_number: int) -> list[
 
 
 def draw_gallery(
-    plan: Plan, out: Path, name: str = "", *, workers: int = 1, step: Callable[[int], Any] | None = None
+    plan: Plan,
+    out: Path,
+    name: str = "",
+    version: str = "1",
+    *,
+    workers: int = 1,
+    step: Callable[[int], Any] | None = None,
 ) -> "Gallery":
-    """Draw a gallery folder, without the leak gate: no photo repeats another.
+    """Draw a gallery folder. The leak gate has nothing to look for: no scene is drawn twice.
 
     Args:
         name: that of the folder by default.
+        workers, step: see `draw_photos`.
 
     Raises:
         FinerRankError: `out` exists, or cannot be written.
     """
-    from galleries.gallery import Gallery
+    from galleries.gallery import Gallery, GalleryCard
 
     refuse_existing(out)
     with tempfile.TemporaryDirectory() as scratch:
         found = draw_photos(plan, Path(scratch), workers=workers, step=step)
-        return Gallery.build(found, card_of(plan, name or out.resolve().name), Path(scratch), out)
-
-
-def card_of(plan: Plan, name: str, version: str = "1") -> "GalleryCard":
-    """What `gallery.toml` says of a drawn gallery."""
-    from galleries.gallery import GalleryCard
-
-    return GalleryCard(
-        name,
-        version,
-        description=f"Drawn animals, {plan.size_px} px: individuals of a species differ in details only",
-        licence="MIT",
-        source=plan.source,
-        thumbnails="yes",
-        mask_source=f"critters {RENDERER_VERSION}" if plan.masks else "",
-    )
+        card = GalleryCard(
+            name or out.resolve().name,
+            version,
+            description=f"Drawn animals, {plan.size_px} px: individuals of a species differ in details only",
+            licence="MIT",
+            source=plan.source,
+            thumbnails="yes",
+            mask_source=f"critters {RENDERER_VERSION}" if plan.masks else "",
+        )
+        return Gallery.build(found, card, Path(scratch), out, leaks="unchecked")
 
 
 def draw_photos(

@@ -1,11 +1,13 @@
 """The README tells the truth: its commands run, in order, and its Python too."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pytest import approx
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -42,13 +44,14 @@ def test_every_command_of_the_readme_runs(demo: Path) -> None:
 
 def test_the_figures_of_the_readme_are_those_of_the_demo(demo: Path) -> None:
     run("finer-rank demo --out figures", demo)
-    table = run("finer-rank evaluate --gallery figures/gallery --run figures/runs --embedder classical:", demo).stdout
-    text = README.read_text(encoding="utf-8").replace("−", "-")
-    for name in ("faithful", "look-alike"):
-        [shown] = re.findall(rf"^\| {name} \| (.*)", text, re.MULTILINE)
-        [printed] = re.findall(rf"│ {name} +(.*)", table)
-        m_ap, interval, retention, similarity = re.findall(r"\[.*?\]|-?\d\.\d+", shown)
-        assert f"{m_ap} {interval}" in printed
-        numbers = [float(n) for n in re.findall(r"(-?\d\.\d+) \[", printed)]
-        assert numbers[-2] == pytest.approx(float(retention), abs=0.006)
-        assert numbers[-1] == pytest.approx(float(similarity), abs=0.0006)
+    evaluate = "finer-rank evaluate --gallery figures/gallery --run figures/runs"
+    done = run(f"{evaluate} --embedder critter-reid --embedder classical --json", demo)
+    records = {(record["embedder"], record["run"]): record for record in json.loads(done.stdout)["records"]}
+    rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| ([\d.]+) \[([\d.]+), ([\d.]+)\] \| ([\d.]+) \| ([\d.]+) \|$",
+                      README.read_text(encoding="utf-8"), re.MULTILINE)  # fmt: skip
+    assert {name for name, *_ in rows} == {name for _, name in records}
+    for name, *shown in rows:
+        m_ap = records["critter-reid", name]["mAP"]
+        similarity = [records[e, name]["pairwise_similarity"]["value"] for e in ("critter-reid", "classical")]
+        expected = [m_ap["value"], m_ap["low"], m_ap["high"], *similarity]
+        assert [float(value) for value in shown] == approx(expected, abs=0.006)

@@ -4,9 +4,7 @@
 the packages whose version decides what it computes; other packages bring theirs by entry point.
 """
 
-import contextlib
 import importlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -242,7 +240,8 @@ class Embedder:
         from benchmark.embedders.transformers import TOKENIZER
 
         names = (*TOKENIZER, "vocab.txt", "sentencepiece.bpe.model")
-        folders = sorted({file.absolute().parent for file in self._files() if file.is_file()})
+        decided = (None if "model" in vars(self) else self._memo.files(self._memo_key)) or self.model.files
+        folders = sorted({file.absolute().parent for file in decided})
         files = [folder / name for folder in folders for name in names]
         packages = (*self.packages, "transformers", "tokenizers", "sentencepiece", "ftfy")
         return digest_of(
@@ -251,14 +250,6 @@ class Embedder:
                 "packages": {package: _version(package) for package in packages},
             }
         )
-
-    def _files(self) -> list[Path]:
-        """Those that decided the description, which is remembered with them."""
-        if self.description and self._memo.folder and "model" not in vars(self):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                memo = json.loads((self._memo.folder / f"{self._memo_key}.json").read_text())
-                return [Path(name) for name in memo["files"]]
-        return list(self.model.files)
 
     def forward(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Preprocessed images `[B, …]` to unit rows `[B, D]` float32."""

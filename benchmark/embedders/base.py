@@ -201,7 +201,7 @@ class LoadedModel:
         architecture: what is built: the family's name of it, or the digest of the configuration that describes it.
         weights_digest: SHA-256 of the weights file, or the version of an algorithm without weights.
         files: that decided all this: weights, and the configuration where it is a file.
-        tensors: of the network, by name.
+        module: the network itself, where it is one of torch; `forward` goes on to use it.
         embed_texts: prompts to `[N, D]` features in the same space, where there is a text side.
         feature_map: `[B, …]` preprocessed images to `[B, height, width, C]` features of their parts, to look at.
     """
@@ -212,9 +212,13 @@ class LoadedModel:
     architecture: str
     weights_digest: str
     files: tuple[Path, ...]
-    tensors: Callable[[], Mapping[str, "torch.Tensor"]] = dict
+    module: "torch.nn.Module | None" = None
     embed_texts: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None
     feature_map: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]] | None = None
+
+
+NOT_THE_SIZE = ("memory", "cuda", "cudnn", "cublas", "not implemented", "not currently implemented")
+"""Words of errors that are about memory, device or precision."""
 
 
 def network_model(
@@ -239,8 +243,6 @@ def network_model(
     """
     import torch
 
-    other_signs = ("memory", "cuda", "cudnn", "cublas", "not implemented", "not currently implemented")
-
     module.eval().requires_grad_(False).to(device)
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # its 10-bit mantissa would pass for float32
@@ -263,7 +265,7 @@ def network_model(
                 features = run(function, torch.from_numpy(batch).to(device))
             except (RuntimeError, AssertionError, ValueError) as error:
                 # The size is at fault where the network has yet to take it; memory, device and precision are not it.
-                if size in taken or any(sign in str(error).lower() for sign in other_signs):
+                if size in taken or any(sign in str(error).lower() for sign in NOT_THE_SIZE):
                     raise
                 what = f"takes no input of {size[0]} × {size[1]} pixels ({first_line(error)})"
                 raise FinerRankError(f"{name}: {what}; give another --size, or leave it out") from None
@@ -281,7 +283,7 @@ def network_model(
         architecture=f"sha256:{sha256_of_file(architecture)}" if isinstance(architecture, Path) else architecture,
         weights_digest=digests[0] if len(digests) == 1 else sha256_of("".join(digests).encode()),
         files=(*files, *((architecture,) if isinstance(architecture, Path) else ())),
-        tensors=module.state_dict,
+        module=module,
         embed_texts=(lambda texts: run(encode_texts, texts)) if encode_texts else None,
         feature_map=on_pixels(feature_map) if feature_map else None,
     )

@@ -99,7 +99,7 @@ def export(embedder: "Embedder", out: Path) -> None:
         **({"trained_on": list(seen)} if seen is not None else {}),
         "weights_came_from": {"file": loaded.files[0].name, "sha256": loaded.weights_digest},
     }
-    write(out, described, loaded.preprocessing, loaded.tensors())
+    write(out, described, loaded.preprocessing, loaded.module.state_dict() if loaded.module else {})
 
 
 def write(

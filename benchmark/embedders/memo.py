@@ -22,14 +22,24 @@ class FingerprintMemo:
 
     def read(self, key: str) -> dict[str, Any] | None:
         """The description kept under `key`; None if there is none, or something that it rests on has changed."""
+        memo = self._entry(key)
+        # JSON knows no tuples; the digest does not tell them from lists.
+        return dict(memo["description"]) if memo else None
+
+    def files(self, key: str) -> list[Path] | None:
+        """The files that decided what is kept under `key`; None where `read` gives none."""
+        memo = self._entry(key)
+        return [Path(path) for path in memo["files"] if Path(path).is_file()] if memo else None
+
+    def _entry(self, key: str) -> Any:
         if self.folder is None:
             return None
         try:
             memo = json.loads((self.folder / f"{key}.json").read_text())
             if any(signature != _signature(file) for file, signature in memo["files"].items()):
                 return None
-            # JSON knows no tuples; the digest does not tell them from lists.
-            return dict(memo["description"])
+            dict(memo["description"])
+            return memo
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 

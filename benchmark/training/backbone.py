@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from benchmark.embedders import load_embedder, published_spec
 from benchmark.embedders.base import LoadedModel
@@ -53,8 +53,8 @@ def _random_weights(settings: Settings, folder: Path) -> Path:
 
 def network_of(loaded: LoadedModel) -> "torch.nn.Module":
     """The network that a family of torch built, ready to be trained; `loaded.forward` goes on to use it."""
-    module: torch.nn.Module = cast(Any, loaded.tensors).__self__  # of `module.state_dict`, see `network_model`
-    return module.requires_grad_(True)
+    assert loaded.module is not None  # `Settings` takes families of torch alone
+    return loaded.module.requires_grad_(True)
 
 
 def what_it_saw(settings: Settings, galleries: Sequence[Gallery]) -> tuple[list[str], list[str]]:

@@ -47,14 +47,17 @@ class Learner:
     ) -> None:
         import torch
         from pytorch_metric_learning import losses, miners
+        from pytorch_metric_learning.utils.common_functions import TorchInitWrapper
 
         self.module = module
         self.device = device
         self.n_steps = n_steps
         self.miner: Any = miners.TripletMarginMiner() if loss == "triplet" else None
+        # Only directions of these weights count: of length 1, not sqrt(dimension), they turn as fast as the rate says.
+        unit_length = TorchInitWrapper(torch.nn.init.normal_, std=dimension**-0.5)
         self.loss: torch.nn.Module = {
-            "arcface": lambda: losses.ArcFaceLoss(n_identities, dimension),
-            "softmax": lambda: losses.NormalizedSoftmaxLoss(n_identities, dimension),
+            "arcface": lambda: losses.ArcFaceLoss(n_identities, dimension, weight_init_func=unit_length),
+            "softmax": lambda: losses.NormalizedSoftmaxLoss(n_identities, dimension, weight_init_func=unit_length),
             "triplet": lambda: losses.TripletMarginLoss(),
         }[loss]().to(device)
         # Norms' scales and biases have one dimension; they are not drawn to 0.

@@ -140,10 +140,10 @@ def test_a_drawn_world_is_judged_as_by_evaluate(cli: Cli, folder: Path, tmp_path
         assert picture.size[0] > 300
 
 
-def test_a_world_is_drawn_once(cli: Cli, folder: Path) -> None:
+def test_a_world_is_drawn_once_by_its_name_too(cli: Cli, folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "world").rglob("*")}
     first = (folder / "calibration.json").read_text()
-    done = cli("calibrate", "-e", "classical", "--out", folder, *WORLD, "--json")
+    done = cli("calibrate", "-e", "classical", "--gallery", "critters", "--out", folder, *WORLD, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(first)
     assert {path: path.stat().st_mtime_ns for path in (folder / "world").rglob("*")} == before
@@ -151,3 +151,19 @@ def test_a_world_is_drawn_once(cli: Cli, folder: Path) -> None:
 
 def test_a_world_of_other_numbers_is_not_mixed_in(refusal: Refusal, folder: Path) -> None:
     assert "other numbers" in refusal("calibrate", "-e", "classical", "--out", folder, *WORLD, "--seed", 9)
+
+
+def test_a_gallery_that_is_there_is_judged_as_the_same_one_drawn(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    runs = ("--images", 2, "--levels", 3, "--size", 64)
+    gallery = folder / "world" / "gallery"
+    done = cli("calibrate", "-e", "classical", "--gallery", gallery, "--out", tmp_path / "own", *runs, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((folder / "calibration.json").read_text())
+    assert not (tmp_path / "own" / "world" / "gallery").exists()
+
+
+def test_what_is_no_gallery_of_critters_is_refused(refusal: Refusal, zoo: Path, folder: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    assert "no gallery of critters" in refusal("calibrate", "-e", "classical", "--gallery", zoo, *out)
+    assert "--species" in refusal("calibrate", "--gallery", folder / "world" / "gallery", "--species", 2, *out)
+    assert not (tmp_path / "out").exists()

@@ -15,14 +15,14 @@ demo: .venv/.installed ## draw a gallery and five models' images, score them, co
 	$(BIN)/finer-rank compare demo/records/*--critter-reid--*
 	$(BIN)/finer-rank compare demo/records --by embedder
 	$(BIN)/finer-rank neighbours demo/records/look-alike--critter-reid* --worst 4 --out demo/strips.png
-	$(BIN)/finer-rank calibrate --gallery demo/gallery --images 2 --out demo/calibration --plot demo/calibration.png
+	$(BIN)/finer-rank calibrate --gallery demo/gallery --images 1 --out demo/calibration --plot demo/calibration.png
 	@echo "Look at demo/strips.png and demo/calibration.png. The records are in demo/records."
 
 test: .venv/.installed ## what has to pass before a change lands
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 critter-reid: .venv/.installed ## train the encoder that comes with the package again, into ./critter-reid: under half an hour on two cores
 	rm -rf critter-training critter-reid .critter-reid.training

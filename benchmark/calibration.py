@@ -90,7 +90,7 @@ def identity_scores(record: Record) -> dict[str, dict[str, float]]:
     scores = {metric: record.identity_means(column) for metric, column in columns.items()}
     anchors = record.summary["matched_anchors"]
     low, high = anchors["chance"], anchors["held_out"]
-    if low is not None and high is not None and high != low:
+    if low is not None and high is not None and high > low:  # else the encoder tells nobody apart
         scores["retention"] = {identity: (value - low) / (high - low) for identity, value in scores["mAP"].items()}
     return scores
 

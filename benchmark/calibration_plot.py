@@ -17,7 +17,7 @@ STYLES = {
 
 
 def draw_calibrations(found: Sequence[Calibration], out: Path) -> None:
-    """A panel for each embedder: each score against drift, with its 95 % interval.
+    """A panel for each embedder: each score against drift, with its 95 % interval, as a share of its mean at no drift.
 
     Raises:
         FinerRankError: `out` cannot be written.
@@ -32,9 +32,12 @@ def draw_calibrations(found: Sequence[Calibration], out: Path) -> None:
     for panel, calibration in zip(panels, found, strict=True):
         for response in calibration.responses:
             colour, line, marker = STYLES[response.metric]
-            values = [estimate.value for estimate in response.values]
-            low = [estimate.value if estimate.low is None else estimate.low for estimate in response.values]
-            high = [estimate.value if estimate.high is None else estimate.high for estimate in response.values]
+            base = response.values[0].value
+            if base <= 0:
+                continue
+            values = [estimate.value / base for estimate in response.values]
+            low = [(estimate.value if estimate.low is None else estimate.low) / base for estimate in response.values]
+            high = [(estimate.value if estimate.high is None else estimate.high) / base for estimate in response.values]
             panel.plot(
                 calibration.levels, values, line, color=colour, marker=marker, markersize=4, label=response.metric
             )
@@ -42,6 +45,6 @@ def draw_calibrations(found: Sequence[Calibration], out: Path) -> None:
         panel.set_title(plain(calibration.embedder), fontsize=10)
         panel.set_xlabel("drift: share of the identity's details that is lost")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("score")
-    panels[-1].legend(fontsize=8)
+    panels[0].set_ylabel("score, as a share of that without drift")
+    panels[0].legend(fontsize=8, loc="lower left")
     save_figure(figure, out)

@@ -105,6 +105,12 @@ def in_0_to_1(size: int) -> Transform:
     return compose(transforms.Resize((size, size), InterpolationMode.BICUBIC), transforms.ToTensor())
 
 
+@cache
+def in_plus_minus_1(size: int) -> Transform:
+    squash = transforms.Resize((size, size), InterpolationMode.BICUBIC)
+    return compose(squash, transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3))
+
+
 def by_pillow(name: str) -> Any:
     """Until transformers 5, which prefers torchvision's pixels, the plain name was Pillow's."""
     return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
@@ -139,7 +145,7 @@ def dinov2_of_transformers() -> Transform:
 @cache
 def of_albumentations(size: int) -> Transform:
     """Resize and Normalize of albumentations 2.0.8: OpenCV, then a table of the 256 values, in float32."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="OpenCV comes with the extra opencv: pip install 'finer-rank[opencv]'")
     mean, std = (np.array(values, np.float32) * np.float32(255) for values in IMAGENET)
     table = (np.arange(256, dtype=np.float32)[:, None] - mean) * np.reciprocal(std)
 
@@ -163,6 +169,7 @@ OWNERS: dict[str, Callable[[], Transform]] = {
     "dinov2": lambda: of_timm("vit_base_patch14_dinov2.lvd142m"),
     "dinov3": lambda: of_timm("vit_base_patch16_dinov3.lvd1689m"),
     "classical": lambda: in_0_to_1(128),  # its owners are we
+    "critter-reid": lambda: in_plus_minus_1(96),  # as timm prepares for its test_resnet, squashed
     "miewid": lambda: squashed(440),
     "miewid-msv3": lambda: squashed(440),
     "megadescriptor": lambda: squashed(384),

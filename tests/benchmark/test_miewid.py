@@ -158,7 +158,7 @@ def test_pictures_are_squashed_to_440_pixels_unless_another_size_is_asked_for(hu
     assert np.abs(model.preprocess(PICTURES[0]) - squashed(PICTURES[0], 440).numpy()).max() <= 1e-6
     for size in 8, 97:
         rows = rows_of(f"miewid:{SMALL}@{hub_layout}", size=size)
-        assert rows.shape == (3, model.tensors()["bn.weight"].shape[0])
+        assert rows.shape == (3, model.module.state_dict()["bn.weight"].shape[0])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -197,7 +197,7 @@ def test_the_published_architecture_takes_exactly_the_tensors_of_the_published_f
     assert path.stat().st_size == 205_809_924
     embedder = load_embedder(f"miewid:@{path}", device="cpu", size=64)
     assert embedder.embed(PICTURES).shape == (3, 2152)
-    tensors = embedder.model.tensors()
+    tensors = embedder.model.module.state_dict()
     trained = {key: value for key, value in tensors.items() if "running" not in key and "num_batches" not in key}
     assert sum(value.numel() for value in trained.values()) == 51_087_747
     kept = {"pooling.p" if key == "backbone.global_pool.p" else key: value for key, value in published.items()}
@@ -274,7 +274,7 @@ AWKWARD = [(1, 1), (1, 7), (7, 1), (3, 500), (501, 2), (97, 31), (440, 440), (44
 @pytest.mark.parametrize("size", AWKWARD, ids=str)
 @pytest.mark.parametrize("target", [440, 97])
 def test_pixels_are_those_of_albumentations_resize_and_normalize(size: tuple[int, int], target: int) -> None:
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="OpenCV comes with the extra opencv: pip install 'finer-rank[opencv]'")
     image = Image.effect_noise(size, 90).convert("RGB")
     ours = Preprocessing((target,) * 2, "squash", (target,) * 2, "bilinear-opencv", *NORMALISATIONS["imagenet"])
     # What albumentations' Resize does of it, then its Normalize.
@@ -285,7 +285,7 @@ def test_pixels_are_those_of_albumentations_resize_and_normalize(size: tuple[int
 
 @pytest.mark.parametrize("size", AWKWARD[:-1], ids=str)
 def test_opencv_takes_two_neighbours_on_each_axis_however_large_the_picture(size: tuple[int, int]) -> None:
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="OpenCV comes with the extra opencv: pip install 'finer-rank[opencv]'")
     image = Image.effect_noise(size, 90).convert("RGB")
     source = np.asarray(image).astype(np.float64)
 
@@ -302,7 +302,7 @@ def test_opencv_takes_two_neighbours_on_each_axis_however_large_the_picture(size
 
 
 def test_opencv_and_pillow_show_the_network_different_pictures(hub_layout: Path) -> None:
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="OpenCV comes with the extra opencv: pip install 'finer-rank[opencv]'")
     large = [picture.resize((900, 700), Image.Resampling.NEAREST) for picture in PICTURES]
     embedders = [
         load_embedder(f"miewid:{SMALL}@{hub_layout}", device="cpu", size=SIZE, resize="squash", interpolation=name)
@@ -314,6 +314,6 @@ def test_opencv_and_pillow_show_the_network_different_pictures(hub_layout: Path)
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])
 def test_opencv_is_refused_where_it_would_not_scale_to_squares(hub_layout: Path, resize: str) -> None:
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="OpenCV comes with the extra opencv: pip install 'finer-rank[opencv]'")
     spec = f"miewid:{SMALL}@{hub_layout}"
     assert "--resize squash" in refusal(spec, resize=resize, interpolation="bilinear-opencv")

@@ -1,22 +1,33 @@
-"""Encoders of transformers with random weights against the library itself; what is refused, and never run."""
+"""Encoders of transformers with random weights embed, read files and prepare pixels as the library itself does."""
 
 import json
-import os
-import pickle
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import transformers
 from networks import colours, save_state
 from PIL import Image
 from safetensors.torch import load_file
+from transformers_models import (
+    PICTURES,
+    PROCESSORS,
+    TEXTS,
+    edit,
+    embedder,
+    library_model,
+    library_pixels,
+    library_rows,
+    refusal,
+    refused,
+    save,
+    saved_once,
+    unit,
+)
 
 from benchmark.embedders import load_embedder
 from benchmark.embedders.base import Preprocessing
@@ -24,64 +35,7 @@ from benchmark.embedders.transformers import load
 from galleries.errors import FinerRankError
 from galleries.segmentation import quiet
 
-PICTURES = [colours(seed) for seed in range(4)]
 SIZES = [(400, 300), (31, 200), (1, 1), (300, 401), (64, 64), (5, 3), (97, 61), (62, 97), (3, 90)]
-TINY: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
-VISION = TINY | {"intermediate_size": 64, "image_size": 32}
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-WORDS = {
-    "<|startoftext|>": 0,
-    "<|endoftext|>": 1,
-    **{f"{c}</w>": i for i, c in enumerate("adogct", 2)},
-    **{c: i for i, c in enumerate("adogct", 8)},
-}
-TEXTS = ["a dog", "a cat", "a dog a dog a dog a dog a dog a dog a dog a dog a dog a dog", ""]
-ENDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-
-
-def built(kind: str) -> Any:
-    """A small model of that `model_type`."""
-    text = TEXT | {"vocab_size": len(WORDS), "max_position_embeddings": 12, "projection_size": 32} | ENDS
-    model, config = {
-        "clip": ("CLIPModel", {"text_config": text, "vision_config": VISION, "projection_dim": 16}),
-        "clip_vision_model": ("CLIPVisionModelWithProjection", VISION | {"projection_dim": 16}),
-        "dinov2": ("Dinov2Model", TINY | {"image_size": 40, "mlp_ratio": 2}),
-        "dinov2_with_registers": ("Dinov2WithRegistersModel", TINY | {"image_size": 40, "num_register_tokens": 4}),
-        "dinov3_vit": ("DINOv3ViTModel", VISION | {"num_register_tokens": 4}),
-        "siglip": ("SiglipModel", {"text_config": text, "vision_config": VISION}),
-        "vit": ("ViTModel", VISION),
-    }[kind]
-    model_class = getattr(transformers, model)
-    with quiet():
-        module = model_class(model_class.config_class(**config))
-    with torch.no_grad():
-        for parameter in module.parameters():  # as built, biases are zero and positions hardly differ
-            parameter.normal_(std=0.2 if parameter.ndim > 1 else 0.6)
-    return module.eval()
-
-
-PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
-    "clip": ("CLIPImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": 32}),
-    "clip_vision_model": ("CLIPImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": 32}),
-    "dinov2": ("BitImageProcessorPil", {"size": {"shortest_edge": 37}, "crop_size": 32}),
-    "dinov2_with_registers": ("BitImageProcessorPil", {"size": {"shortest_edge": 40}, "crop_size": 24}),
-    "dinov3_vit": ("DINOv3ViTImageProcessor", {"size": {"height": 32, "width": 32}}),
-    "siglip": ("SiglipImageProcessorPil", {"size": {"height": 32, "width": 32}}),
-    "vit": ("ViTImageProcessorPil", {"size": {"height": 32, "width": 32}}),
-}
-
-
-def save(folder: Path, kind: str, seed: int = 0) -> Path:
-    """A folder as the hub keeps it."""
-    torch.manual_seed(seed)
-    name, settings = PROCESSORS[kind]
-    with quiet():
-        built(kind).save_pretrained(folder)
-        getattr(transformers, name)(**settings).save_pretrained(folder)
-        if kind in ("clip", "siglip"):
-            tokenizer = transformers.CLIPTokenizer(vocab=WORDS, merges=[])
-            tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module", params=list(PROCESSORS))
@@ -91,77 +45,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    saved: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in saved:
-            saved[kind] = save(tmp_path_factory.mktemp("models") / kind, kind)
-        return saved[kind]
-
-    return folder
+    return saved_once(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
 def dinov2(tmp_path: Path) -> Path:
     """A folder of which a test may spoil anything."""
     return save(tmp_path / "dinov2", "dinov2")
-
-
-def unit(features: torch.Tensor) -> npt.NDArray[np.float32]:
-    return torch.nn.functional.normalize(features.double(), dim=1).float().numpy()
-
-
-def library_model(folder: Path) -> Any:
-    config = json.loads((folder / "config.json").read_text())
-    auto = transformers.AutoModel
-    if config["model_type"] == "clip_vision_model":
-        auto = transformers.CLIPVisionModelWithProjection
-    with quiet():
-        return auto.from_pretrained(folder).eval()
-
-
-def library_pixels(folder: Path, image: Image.Image) -> torch.Tensor:
-    """Of the processor that the library makes of the folder's file."""
-    with quiet():
-        try:
-            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-        except ValueError:
-            processor = transformers.AutoImageProcessor.from_pretrained(folder)
-    as_array = np.array(image)
-    pixels: torch.Tensor = processor(as_array, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-    return pixels[0]
-
-
-def library_rows(folder: Path, pixels: torch.Tensor) -> npt.NDArray[np.float32]:
-    """As users of the library take them."""
-    model = library_model(folder)
-    with torch.inference_mode():
-        if hasattr(model, "get_image_features"):
-            return unit(model.get_image_features(pixels, interpolate_pos_encoding=True).pooler_output)
-        told = {"interpolate_pos_encoding": True} if model.config.model_type in ("vit", "clip_vision_model") else {}
-        found = model(pixels, **told)
-        return unit(found.image_embeds if "image_embeds" in found else found.last_hidden_state[:, 0])
-
-
-def embedder(folder: Path, **options: Any) -> Any:
-    return load_embedder(f"transformers:local-dir:{folder}", device="cpu", **options)
-
-
-def refusal(folder: Path, **options: Any) -> str:
-    return refused(f"transformers:local-dir:{folder}", **options)
-
-
-def refused(spec: str, **options: Any) -> str:
-    with pytest.raises(FinerRankError) as caught:
-        load_embedder(spec, device="cpu", **options).embed(PICTURES[:1])
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def edit(path: Path, **changes: Any) -> None:
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
 
 
 # ---- the numbers are the library's own
@@ -311,7 +201,7 @@ def test_weights_of_16_bits_are_computed_with_in_32(dinov2: Path) -> None:
     halves = {key: value.to(torch.bfloat16) for key, value in state.items()}
     save_state(halves, dinov2 / "model.safetensors")
     found = embedder(dinov2)
-    assert {tensor.dtype for tensor in found.model.tensors().values()} == {torch.float32}
+    assert {tensor.dtype for tensor in found.model.module.state_dict().values()} == {torch.float32}
     rows = found.embed(PICTURES)
     save_state({key: value.float() for key, value in halves.items()}, dinov2 / "model.safetensors")
     assert (embedder(dinov2).embed(PICTURES) == rows).all()
@@ -433,34 +323,6 @@ def test_pixels_of_dinov3_are_within_a_grey_level_of_the_librarys_which_knows_no
         assert np.abs(difference).max() <= 1.01 / 255 / 0.224, size
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"do_resize": False}, "do_resize is off"),
-        ({"do_rescale": False, "do_resize": False}, "do_resize is off; do_rescale is off"),
-        ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.0078"),
-        ({"do_center_crop": False}, "size keeps the aspect ratio"),
-        ({"resample": 5}, "resample is 5"),
-        ({"do_pad": True}, "do_pad is on"),
-        ({"size": {"shortest_edge": 20, "longest_edge": 40}}, "size is {"),
-        ({"size": {"shortest_edge": 20}}, "crop_size (32, 32) does not fit into size (20, 20)"),
-        (
-            {"image_processor_type": "DonutImageProcessor"},
-            "'DonutImageProcessor' is not supported; known processors: Bit",
-        ),
-        ({"auto_map": {"AutoImageProcessor": "code.Mine"}}, "code of its own"),
-        ({"size": "large"}, "not usable"),
-        ({"image_mean": [0.5]}, "not usable"),
-        ({"crop_size": {"height": 3}}, "not usable"),
-    ],
-)
-def test_preprocessing_of_another_kind_is_refused_by_name(dinov2: Path, change: dict[str, Any], expected: str) -> None:
-    edit(dinov2 / "preprocessor_config.json", **change)
-    message = refusal(dinov2)
-    assert str(dinov2 / "preprocessor_config.json") in message
-    assert expected in message
-
-
 def test_a_card_with_preprocessing_of_its_own_needs_no_file_of_it(dinov2: Path) -> None:
     (dinov2 / "preprocessor_config.json").unlink()
     assert "preprocessor_config.json: no such file" in refusal(dinov2)
@@ -468,153 +330,3 @@ def test_a_card_with_preprocessing_of_its_own_needs_no_file_of_it(dinov2: Path) 
     model = load(replace(embedder(dinov2).request, preprocessing=own), "cpu", "fp32")
     assert model.preprocessing["size"] == (24, 24)
     assert (model.preprocess(PICTURES[0]) == own(PICTURES[0])).all()
-
-
-def test_opencv_is_refused_where_it_would_not_scale_to_squares(dinov2: Path) -> None:
-    pytest.importorskip("cv2")
-    assert "--resize squash" in refusal(dinov2, interpolation="bilinear-opencv")
-    assert embedder(dinov2, resize="squash", interpolation="bilinear-opencv").embed(PICTURES).shape == (4, 32)
-
-
-# ---- refusals
-
-
-class Trap:
-    """Pickled, it makes a file as soon as it is loaded."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, int]]:
-        return os.open, (str(self.mark), os.O_CREAT)
-
-
-@pytest.mark.parametrize("container", ["torch", "pickle"])
-def test_code_in_a_weights_file_is_refused_and_never_run(dinov2: Path, tmp_path: Path, container: str) -> None:
-    (dinov2 / "model.safetensors").unlink()
-    weights, mark = dinov2 / "pytorch_model.bin", tmp_path / "executed"
-    if container == "torch":
-        torch.save({"state_dict": Trap(mark)}, weights)
-    else:
-        weights.write_bytes(pickle.dumps({"state_dict": Trap(mark)}))
-    assert str(weights) in refusal(dinov2)
-    assert not mark.exists()
-    torch.load(weights, weights_only=False) if container == "torch" else pickle.loads(weights.read_bytes())
-    assert mark.exists()  # the trap works
-
-
-def test_code_beside_the_weights_is_refused_and_never_run(tmp_path: Path) -> None:
-    folder, mark = save(tmp_path / "clip", "clip"), tmp_path / "executed"
-    (folder / "code.py").write_text(f"open({str(mark)!r}, 'w')\nclass Mine: pass\n")
-    tokenizer = folder / "tokenizer_config.json"
-    expected = embedder(folder).embed_texts(TEXTS)
-    edit(tokenizer, auto_map={"AutoTokenizer": ["code.Mine", None]})
-    assert (embedder(folder).embed_texts(TEXTS) == expected).all()
-    edit(folder / "preprocessor_config.json", auto_map={"AutoImageProcessor": "code.Mine"})
-    assert "preprocessor_config.json: code of its own" in refusal(folder)
-    edit(folder / "config.json", auto_map={"AutoModel": "code.Mine", "AutoConfig": "code.Mine"})
-    assert "config.json: comes with code of its own (auto_map), which is never run" in refusal(folder)
-    assert not mark.exists()
-
-
-def test_adapters_beside_the_weights_are_not_looked_at(dinov2: Path) -> None:
-    expected = embedder(dinov2).embed(PICTURES)
-    adapter = {"peft_type": "LORA", "base_model_name_or_path": "somebody/else", "target_modules": ["query"]}
-    (dinov2 / "adapter_config.json").write_text(json.dumps(adapter))
-    edit(dinov2 / "config.json", transformers_weights="other.safetensors")
-    assert (embedder(dinov2).embed(PICTURES) == expected).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"model_type": "swin"}, "model_type 'swin' is not supported; those are clip, clip_vision_model, dinov2, "),
-        ({"model_type": ...}, "model_type None is not supported"),
-        ({"model_type": ["dinov2"]}, "is not supported"),
-        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
-        ({"hidden_size": "wide"}, "describes no Dinov2Model"),
-        ({"hidden_act": "nothing"}, "describes no Dinov2Model"),
-        ({"num_attention_heads": 0}, "describes no Dinov2Model"),
-    ],
-)
-def test_a_configuration_of_something_else_is_refused(dinov2: Path, change: dict[str, Any], expected: str) -> None:
-    edit(dinov2 / "config.json", **change)
-    message = refusal(dinov2)
-    assert str(dinov2 / "config.json") in message
-    assert expected in message
-
-
-@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
-def test_a_missing_empty_or_cut_file_is_named(dinov2: Path, name: str) -> None:
-    whole = (dinov2 / name).read_bytes()
-    for content in whole[: len(whole) // 2], b"", b"[]", b"3":
-        (dinov2 / name).write_bytes(content)
-        assert str(dinov2 / name) in refusal(dinov2)
-    (dinov2 / name).unlink()
-    message = refusal(dinov2)
-    assert str(dinov2) in message
-    assert name in message
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda state: state.pop("layernorm.bias"), "lacks tensor layernorm.bias;"),
-        (lambda state: state.pop("embeddings.cls_token"), "lacks tensor embeddings.cls_token;"),
-        (lambda state: state.update({"layernorm.bias": torch.ones(3)}), "has a misshapen tensor layernorm.bias;"),
-        (
-            lambda state: state.update({"encoder.layer.2.norm1.bias": torch.ones(32)}),
-            "has an unknown tensor encoder.layer.2.norm1.bias;",
-        ),
-        (
-            lambda state: [state.pop(key) for key in list(state) if ".layer.1." in key],
-            "lacks tensor encoder.layer.1.attention",
-        ),
-        (lambda state: state.clear(), "lacks tensor"),
-    ],
-)
-def test_weights_of_something_else_are_refused_naming_a_tensor(
-    dinov2: Path, change: Callable[[dict[str, torch.Tensor]], Any], expected: str
-) -> None:
-    weights = dinov2 / "model.safetensors"
-    state = load_file(weights)
-    change(state)
-    save_state(state, weights)
-    message = refusal(dinov2)
-    assert f"{weights}: {expected}" in message
-    assert message.endswith("not weights of Dinov2Model")
-
-
-def test_weights_of_another_network_are_refused(folders: Callable[[str], Path], dinov2: Path) -> None:
-    for name in "vit", "clip", "dinov2_with_registers", "dinov3_vit":
-        other = (folders(name) / "model.safetensors").read_bytes()
-        (dinov2 / "model.safetensors").write_bytes(other)
-        assert "not weights of Dinov2Model" in refusal(dinov2)
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("transformers:", "write transformers:hf-hub:OWNER/NAME[@REVISION], or transformers:local-dir:FOLDER"),
-        ("transformers:facebook/dinov2-base", "write transformers:hf-hub:OWNER/NAME"),
-        ("transformers:local-dir:nowhere", "nowhere: no such folder"),
-        ("transformers:hf-hub:nobody/nothing@v1", "huggingface.co/nobody/nothing at v1"),
-        ("transformers:hf-hub:nobody/nothing@v1@x.pth", "leave the second '@' out"),
-    ],
-)
-def test_what_cannot_be_had_is_said_in_one_line(spec: str, expected: str) -> None:
-    assert expected in refused(spec)
-
-
-def test_an_input_smaller_than_a_patch_is_refused(dinov2: Path) -> None:
-    assert embedder(dinov2, size=8).embed(PICTURES).shape == (4, 32)
-    edit(dinov2 / "preprocessor_config.json", size={"shortest_edge": 9}, crop_size={"height": 9, "width": 7})
-    assert "takes no input smaller than 8 × 8" in refusal(dinov2)
-
-
-def test_without_the_library_its_extra_is_named(
-    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = folders("dinov2")
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    assert "pip install 'finer-rank[transformers]'" in refusal(folder)

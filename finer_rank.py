@@ -15,6 +15,7 @@ import benchmark.embedder_commands
 import benchmark.gallery_commands
 import benchmark.language_judge_commands
 import galleries.commands
+import leaderboard.bundle_commands
 import leaderboard.commands
 import personalization_runs.commands
 
@@ -40,6 +41,7 @@ app.add_typer(benchmark.calibrate_command.app)
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
 app.add_typer(benchmark.language_judge_commands.app)
 app.add_typer(leaderboard.commands.app)
+app.add_typer(leaderboard.bundle_commands.app, name="leaderboard")
 
 
 @app.callback()

@@ -1,0 +1,55 @@
+"""A submission bundle: what one model scored on one gallery, as a folder that can be published.
+
+manifest.json                       format, model, gallery, protocol; SHA-256 of every other file
+records/EMBEDDER--FINGERPRINT/      a record as benchmark.records writes it, without this machine's paths
+thumbnails/SHA256.webp              queries, shown neighbours and references, where the gallery allows it
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from benchmark.records import PROTOCOL
+from galleries.images import sha256_of
+from leaderboard.schema import Check, count, list_of, map_of, object_of, sha256, text
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RECORD_FILES = ("record.json", "queries.parquet", "neighbours.parquet")
+
+SCHEMA: Check = object_of(
+    {
+        "format": count(FORMAT, FORMAT),
+        "protocol": text(one_of=(PROTOCOL,)),
+        "model": text(200, empty=False),
+        "gallery": object_of(
+            {"name": text(200, empty=False), "version": text(200, empty=False), "table_sha256": sha256,
+             "images_sha256": sha256}
+        ),
+        "records": list_of(text(300, empty=False), 1000),
+        "references": list_of(object_of({"file_name": text(4096), "identity": text(4096), "image_sha256": sha256})),
+        "files": map_of(sha256),
+    }
+)  # fmt: skip
+
+
+def folded(label: str) -> str:
+    """What labels that a reader would confuse have in common."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def bundle_name(gallery: Mapping[str, Any], model: str) -> str:
+    """The folder of a model's bundle. Models whose names differ in case or width alone share one."""
+    return f"{_as_folder_name(gallery['name'])}-{_as_folder_name(gallery['version'])}--{_as_folder_name(model)}"
+
+
+def record_folder(embedder: Mapping[str, Any]) -> str:
+    spec = str(embedder["spec"]).partition("@")[0].rstrip(":")
+    return f"records/{_as_folder_name(spec)}--{embedder['fingerprint'][:8]}"
+
+
+def _as_folder_name(label: str) -> str:
+    """A label as part of a folder's name, told apart from others that come to the same."""
+    key = folded(label)
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_." else "_" for c in key).strip("._")[:60]
+    return name if name == key else f"{name}-{sha256_of(key.encode(errors='surrogatepass'))[:6]}"

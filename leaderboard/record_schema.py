@@ -1,0 +1,132 @@
+"""What `record.json` and the tables of a record hold, field by field: the contract of a bundle."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from benchmark.aggregates import METRICS
+from benchmark.embedders.zoo import SEEN_STATES
+from benchmark.records import ALL, FORMAT, PROTOCOL
+from benchmark.regions import FULL
+from galleries.gallery import GRANULARITIES, GalleryCard
+from leaderboard.schema import Check, anything, count, map_of, nullable, number, object_of, sha256, text
+from personalization_runs.run import RunCard
+
+SIMILARITIES = ("own_reference", "all_references", "gallery_photos")
+MAX_RANK = 1e9
+
+DECLARED = ("model", "method", "base_model", "authors", "gallery", "gallery_version")
+"""Fields of `run.toml` that a submission fills in."""
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    return (1, MAX_RANK) if metric == "first_hit_rank" else (0, 1)
+
+
+def _estimate(low: float, high: float) -> Check:
+    bound = nullable(number(low, high))
+    return object_of({"value": number(low, high), "low": bound, "high": bound})
+
+
+def _scores() -> dict[str, Check]:
+    return {metric: nullable(_estimate(*metric_range(metric))) for metric in METRICS}
+
+
+def _card(card: type[Any]) -> dict[str, Check]:
+    return {field.name: anything if field.name == "parameters" else text() for field in fields(card)}
+
+
+_share = number(0, 1)
+_part = object_of(
+    {
+        "n_queries": count(1),
+        "n_identities": count(1),
+        "chance": _share,
+        "held_out": nullable(_share),
+        **_scores(),
+    }
+)
+_digests: dict[str, Check] = {"table_sha256": sha256, "images_sha256": sha256}
+
+RECORD = object_of(
+    {
+        "format": count(FORMAT, FORMAT),
+        "protocol": text(one_of=(PROTOCOL,)),
+        "region": text(one_of=(FULL,)),
+        "positives": text(one_of=(ALL,)),
+        "run": object_of(
+            {"name": text(200, empty=False), **{name: text(2000, empty=False) for name in DECLARED}, **_digests},
+            _card(RunCard),
+        ),
+        "gallery": object_of(
+            {**{name: text(200, empty=False) for name in ("name", "version")},
+             "granularity": text(one_of=GRANULARITIES), **_digests},
+            _card(GalleryCard),
+        ),
+        "embedder": object_of(
+            {
+                "spec": text(2000, empty=False),
+                "fingerprint": sha256,
+                "gallery_seen": text(one_of=SEEN_STATES),
+            },
+            others=anything,
+        ),
+        "n_images": count(1),
+        # A board compares whole runs on whole galleries.
+        "n_images_left_out": count(0, 0),
+        "n_photos_left_out": count(0, 0),
+        "n_queries": count(1),
+        "n_identities": count(1),
+        "n_gallery_identities": count(1),
+        "n_tied_queries": count(),
+        "n_copied": count(),
+        "scores": object_of(_scores()),
+        "pairwise_similarity": object_of(
+            {"value": number(-1.001, 1.001), "low": nullable(number(-1.001, 1.001)),
+             "high": nullable(number(-1.001, 1.001)), "to": text(one_of=SIMILARITIES)}
+        ),
+        "identity_retention": nullable(_estimate(-1e6, 1e6)),
+        "matched_anchors": object_of({"chance": _share, "held_out": nullable(_share)}),
+        "mean_over_identities": object_of(_scores()),
+        "mean_over_categories": object_of(_scores()),
+        "categories": map_of(_part),
+        "identities": map_of(_part),
+        "gallery_anchors": object_of(
+            {
+                "chance": object_of(_scores()),
+                **{name: object_of({}, _scores()) for name in ("held_out", "copied_reference")},
+            }
+        ),
+        "versions": map_of(text(200)),
+    },
+    {"with_same_encounter": object_of(_scores())},
+)  # fmt: skip
+
+TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "queries": (
+        "file_name", "image_sha256", "category", "identity", "prompt", "prompt_id", "reference_file_name", "seed"
+    ),
+    "neighbours": ("file_name", "image_sha256", "identity"),
+}  # fmt: skip
+COUNT_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "queries": ("n_relevant", "n_gallery"),
+    "neighbours": ("query", "rank"),
+}
+FLAG_COLUMNS: Mapping[str, tuple[str, ...]] = {"queries": ("is_tied",), "neighbours": ("is_relevant",)}
+NUMBER_COLUMNS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "queries": {
+        "average_precision": (0, 1),
+        "auc": (0, 1),
+        "rank_1": (0, 1),
+        "cmc_5": (0, 1),
+        "cmc_10": (0, 1),
+        "map_at_r": (0, 1),
+        "inverse_negative_penalty": (0, 1),
+        "first_hit_rank": (1, MAX_RANK),
+        "chance_average_precision": (0, 1),
+    },
+    "neighbours": {"similarity": (-1.001, 1.001)},
+}
+"""Column → its range. Cosines of float32 rows may leave [-1, 1] by their rounding."""
+SAME_ENCOUNTER_COLUMN = "average_precision_with_same_encounter"
+MAY_BE_NULL = ("auc",)

@@ -1,0 +1,140 @@
+"""Submission: a run that keeps a gallery's contract becomes a bundle."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.records import Record, write_record
+from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.gallery import Gallery, Photo
+from galleries.image_set import new_folder
+from galleries.images import BadImage, read_image_bytes, sha256_of
+from leaderboard.bundle import FORMAT, MANIFEST, bundle_name, record_folder
+from leaderboard.bundle_check import CheckedBundle, check_bundle
+from leaderboard.record_schema import DECLARED
+from leaderboard.thumbnails import are_allowed, write_thumbnails
+from personalization_runs.run import CARD_NAME, CLASS_ONLY, Run
+
+N_REFERENCES = 4
+"""References shown of an identity for which a run names none."""
+
+
+def contract_faults(run: Run, gallery: Gallery) -> list[Fault]:
+    """What keeps a run from being submitted for a gallery, beyond what keeps it from being scored."""
+    card_path = run.root / CARD_NAME
+    # The card itself: opening a run fills in names that its author did not give.
+    card = tomllib.loads(card_path.read_text(encoding="utf-8")) if card_path.is_file() else {}
+    faults = [
+        Fault(CARD_NAME, f"{field} is not declared", f'add {field} = "…" to it')
+        for field in DECLARED
+        if not str(card.get(field, "")).strip()
+    ]
+    for field, own in (("gallery", gallery.card.name), ("gallery_version", gallery.card.version)):
+        said = str(card.get(field, "")).strip()
+        if said and said != own:
+            faults.append(
+                Fault(CARD_NAME, f"{field} = {said!r}", f"the gallery at hand is {own!r}; name the one it is for")
+            )
+    asked_for = {photo.identity for photo in gallery.split("gallery")}
+    shown = {image.identity for image in run.images}
+    if run.card.method == CLASS_ONLY and "" in shown:
+        of_categories = {image.category for image in run.images if not image.identity}
+        everywhere = "" in of_categories
+        shown |= {i for i in asked_for if everywhere or gallery.category_of[i] in of_categories}
+    missing = sorted(asked_for - shown)
+    if missing:
+        first = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        what = f"no image of {len(missing)} of the gallery's {len(asked_for)} identities ({first})"
+        faults.append(Fault("metadata", what, "generate them too: a board compares runs on the whole gallery"))
+    return faults
+
+
+def write_bundle(records: Sequence[Record], gallery: Gallery, run: Run, out: Path) -> tuple[Path, CheckedBundle]:
+    """Write the bundle of a run's records on a gallery below `out`, as a whole or not at all.
+
+    Raises:
+        FinerRankError: a bundle of the same name is there; it cannot be written; an image has changed meanwhile.
+        Faults: the bundle that would be written is not accepted by `check_bundle`.
+    """
+    first = records[0].summary
+    folder = out / bundle_name(first["gallery"], run.card.model)
+    refuse_bundle(folder)
+    with new_folder(folder) as partial:
+        for record in records:
+            place = partial / record_folder(record.summary["embedder"])
+            write_record(record, place)
+            (place / "places.json").unlink()
+        references: list[dict[str, str]] = []
+        if are_allowed(gallery.card.thumbnails):
+            references, pictures = shown_pictures(records, gallery, run)
+            write_thumbnails(pictures, partial)
+        manifest = {
+            "format": FORMAT,
+            "protocol": first["protocol"],
+            "model": run.card.model,
+            "gallery": {key: first["gallery"][key] for key in ("name", "version", "table_sha256", "images_sha256")},
+            "records": sorted(record_folder(record.summary["embedder"]) for record in records),
+            "references": references,
+            "files": {
+                path.relative_to(partial).as_posix(): sha256_of(path.read_bytes())
+                for path in sorted(partial.rglob("*"))
+                if path.is_file()
+            },
+        }
+        content = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
+        (partial / MANIFEST).write_text(content + "\n", encoding="utf-8")
+        checked = check_bundle(partial, folder.name)
+        raise_if_any(str(folder), checked.faults)
+    return folder, checked
+
+
+def refuse_bundle(folder: Path) -> None:
+    """Refuse to write over a bundle, before anything long is begun.
+
+    Raises:
+        FinerRankError: something is there.
+    """
+    if folder.exists():
+        raise FinerRankError(
+            f"{folder}: is there already; name the model otherwise in {CARD_NAME}, or remove that bundle first"
+        )
+
+
+def shown_pictures(
+    records: Sequence[Record], gallery: Gallery, run: Run
+) -> tuple[list[dict[str, str]], dict[str, Path]]:
+    """The references to show, and SHA-256 → file of all pictures to show.
+
+    Raises:
+        FinerRankError: a reference cannot be read.
+    """
+    photos = {photo.file_name: photo for photo in gallery.photos}
+    images = {image.file_name: image for image in run.images}
+    queries = records[0].queries
+    pictures = {}
+    for name, digest in zip(
+        queries.column("file_name").to_pylist(), queries.column("image_sha256").to_pylist(), strict=True
+    ):
+        pictures[digest] = images[name].path
+    for record in records:
+        near = record.neighbours
+        for name, digest in zip(
+            near.column("file_name").to_pylist(), near.column("image_sha256").to_pylist(), strict=True
+        ):
+            pictures[digest] = photos[name].path
+    shown: dict[str, Photo] = {}
+    for identity, name in zip(
+        queries.column("identity").to_pylist(), queries.column("reference_file_name").to_pylist(), strict=True
+    ):
+        own = [photos[name]] if name else gallery.references.get(identity, ())[:N_REFERENCES]
+        shown |= {photo.file_name: photo for photo in own}
+    references = []
+    for name, photo in sorted(shown.items()):
+        try:
+            digest = sha256_of(read_image_bytes(photo.path))
+        except BadImage as error:
+            raise FinerRankError(f"{photo.path}: {error}") from None
+        pictures[digest] = photo.path
+        references.append({"file_name": name, "identity": photo.identity, "image_sha256": digest})
+    return references, pictures

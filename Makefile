@@ -22,7 +22,8 @@ test: .venv/.installed ## what has to pass before a change lands
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder tests/test_readme.py tests
 
 critter-reid: .venv/.installed ## train the encoder that comes with the package again, into ./critter-reid: under half an hour on two cores
 	rm -rf critter-training critter-reid .critter-reid.training

@@ -14,7 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from galleries.critters import GROUPS, PLACES, Individual, Scene, draw, individual, mean_individual, mixed, scene
-from galleries.critters.drawn_gallery import encoded, in_processes, individuals_of, reference_scenes
+from galleries.critters.drawn_gallery import (
+    WORTH_A_PROCESS,
+    encoded,
+    in_processes,
+    individuals_of,
+    reference_scenes,
+)
 from galleries.errors import FinerRankError
 from galleries.gallery import Gallery, Photo
 from galleries.sources import Found
@@ -111,7 +117,7 @@ def simulate(
     if model.failure == "class-only":  # its images are of nobody in particular: some of each species are enough
         jobs = _some_of_each_category(jobs, n_images)
     contents = []
-    for drawn in in_processes(_picture, jobs, workers):
+    for drawn in in_processes(_picture, jobs, workers if len(jobs) >= WORTH_A_PROCESS else 1):
         contents.append(drawn)
         if step:
             step(1)

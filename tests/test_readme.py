@@ -16,11 +16,6 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("readme")
-
-
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program = f"{sys.executable} -m finer_rank"
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "FINER_RANK_STORE": str(folder / "store")}
@@ -28,24 +23,31 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment)
 
 
-def test_every_command_of_the_readme_runs(demo: Path) -> None:
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every command of the README has run."""
+    folder = tmp_path_factory.mktemp("readme")
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("finer-rank ")]
     assert len(commands) > 5
     for command in commands:
-        done = run(command, demo)
+        done = run(command, folder)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-    assert (demo / "demo" / "strips.png").stat().st_size > 10_000
+    return folder
 
-    (demo / "example.py").write_text(blocks("python")[0])
-    done = run("python example.py", demo)
+
+def test_every_command_of_the_readme_runs(ran: Path) -> None:
+    assert (ran / "demo" / "strips.png").stat().st_size > 10_000
+    assert (ran / "demo" / "calibration.png").stat().st_size > 10_000
+
+    (ran / "example.py").write_text(blocks("python")[0])
+    done = run("python example.py", ran)
     assert done.returncode == 0, done.stderr
     assert all(0 < float(value) < 1 for value in done.stdout.split())
 
 
-def test_the_figures_of_the_readme_are_those_of_the_demo(demo: Path) -> None:
-    run("finer-rank demo --out figures", demo)
-    evaluate = "finer-rank evaluate --gallery figures/gallery --run figures/runs"
-    done = run(f"{evaluate} --embedder critter-reid --embedder classical --json", demo)
+def test_the_figures_of_the_readme_are_those_of_the_demo(ran: Path) -> None:
+    evaluate = "finer-rank evaluate --gallery demo/gallery --run demo/runs"
+    done = run(f"{evaluate} --embedder critter-reid --embedder classical --json", ran)
     records = {(record["embedder"], record["run"]): record for record in json.loads(done.stdout)["records"]}
     rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| ([\d.]+) \[([\d.]+), ([\d.]+)\] \| ([\d.]+) \| ([\d.]+) \|$",
                       README.read_text(encoding="utf-8"), re.MULTILINE)  # fmt: skip

@@ -48,9 +48,9 @@ def test_scoring_from_the_store_loads_no_deep_learning_library(tmp_path: Path) -
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stderr
 
-    run("demo", "--out", "demo")
-    evaluate = ("evaluate", "--gallery", "demo/gallery", "--embedder", "classical:", "--store", "store")
-    assert "192 forward passes" in run(*evaluate)
+    run("gallery", "build", "critters", "--species", "1", "--identities", "3", "--photos", "3", "--out", "gallery")
+    evaluate = ("evaluate", "--gallery", "gallery", "--embedder", "critter-reid", "--store", "store")
+    assert "18 forward passes" in run(*evaluate)
     again = run(*evaluate)
     assert " 0 forward passes" in again
     assert again.strip().endswith("[]")

@@ -25,7 +25,7 @@ test: .venv/.installed ## what has to pass before a change lands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder tests/test_readme.py tests
 
-critter-reid: .venv/.installed ## train the encoder that comes with the package again, into ./critter-reid: under half an hour on two cores
+critter-reid: .venv/.installed ## train the encoder that comes with the package again, into ./critter-reid: about half an hour on two cores
 	rm -rf critter-training critter-reid .critter-reid.training
 	$(BIN)/finer-rank gallery build critters --seed 101 --species 48 --identities 16 --photos 24 --references 0 --size 128 \
 		--out critter-training

@@ -17,6 +17,9 @@ import benchmark.language_judge_commands
 import galleries.commands
 import leaderboard.bundle_commands
 import leaderboard.commands
+import leaderboard.export_command
+import leaderboard.plot_commands
+import leaderboard.site_commands
 import personalization_runs.commands
 
 if TYPE_CHECKING:
@@ -41,7 +44,10 @@ app.add_typer(benchmark.calibrate_command.app)
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
 app.add_typer(benchmark.language_judge_commands.app)
 app.add_typer(leaderboard.commands.app)
+leaderboard.bundle_commands.app.add_typer(leaderboard.site_commands.app)
 app.add_typer(leaderboard.bundle_commands.app, name="leaderboard")
+app.add_typer(leaderboard.plot_commands.app, name="plot")
+app.add_typer(leaderboard.export_command.app)
 
 
 @app.callback()

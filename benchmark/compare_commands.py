@@ -10,7 +10,7 @@ from benchmark.options import one_of
 from galleries.options import AsJson
 
 if TYPE_CHECKING:
-    from benchmark.encoder_agreement import Agreement
+    from benchmark.encoder_agreement import Agreement, NamedEmbedder
     from benchmark.records import Record
 
     Found = Sequence[tuple[Path, Record]]
@@ -157,31 +157,43 @@ def _compare_runs(found: "Found", metric: str, as_json: bool) -> None:
         note(f"note: {fewest} shared identities are too few: no difference however large could reach p < 0.05")
 
 
-def _compare_embedders(found: "Found", metric: str, picture: Path | None, as_json: bool) -> None:
-    import math
-    from dataclasses import asdict
+def agreement_of(found: "Found", metric: str) -> "tuple[Agreement, dict[str, NamedEmbedder]]":
+    """How the embedders of records agree, and what they are by their labels.
 
-    from benchmark.agreement_plot import draw_agreement
+    Raises:
+        FinerRankError: one embedder alone, too few runs that two share, or a damaged record.
+    """
+    import math
+
     from benchmark.encoder_agreement import UNSEEN, embedders_of, encoder_agreement, networks_of
-    from galleries.console import note, print_json
     from galleries.errors import FinerRankError
 
     embedders = embedders_of(found)
-    seen = {embedder.label: embedder.gallery_seen for embedder in embedders.values()}
-    means: dict[str, dict[str, dict[str, float]]] = {label: {} for label in seen}
+    by_label = {embedder.label: embedder for embedder in embedders.values()}
+    means: dict[str, dict[str, dict[str, float]]] = {label: {} for label in by_label}
     for folder, record in found:
         own = _identity_means(folder, record, metric)
         if not all(math.isfinite(mean) for mean in own.values()):
             raise FinerRankError(f"{folder}: damaged record ({metric} that is no number); evaluate again")
         means[embedders[record.summary["embedder"]["fingerprint"]].label][record.name] = own
+    described = {
+        embedders[own["fingerprint"]].label: own for own in (record.summary["embedder"] for _, record in found)
+    }
+    unseen = {label for label, embedder in by_label.items() if embedder.gallery_seen == UNSEEN}
     try:
-        described = {
-            embedders[own["fingerprint"]].label: own for own in (record.summary["embedder"] for _, record in found)
-        }
-        unseen = {label for label, state in seen.items() if state == UNSEEN}
-        agreement = encoder_agreement(means, unseen, networks_of(described))
+        return encoder_agreement(means, unseen, networks_of(described)), by_label
     except ValueError as error:
         raise FinerRankError(f"{error}; name records of the same runs under each embedder") from None
+
+
+def _compare_embedders(found: "Found", metric: str, picture: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from benchmark.agreement_plot import draw_agreement
+    from galleries.console import note, print_json
+
+    agreement, embedders = agreement_of(found, metric)
+    seen = {label: embedder.gallery_seen for label, embedder in embedders.items()}
     first = found[0][1]
     title = _title(f"{metric}, mean over identities", first)
     notes = _notes(agreement, seen)

@@ -246,7 +246,7 @@ def encoder_agreement(
             raise ValueError(f"{first} and {second} share {'one run' if runs else 'no run'}; an order needs two")
     if not shared:
         raise ValueError("no identity is shared by all records")
-    pairs = tuple(_embedder_pair(means, first, second) for first, second in itertools.combinations(embedders, 2))
+    pairs = tuple(embedder_pair(means, first, second) for first, second in itertools.combinations(embedders, 2))
     places = _places(means, shared)
     tau = {frozenset((pair.first, pair.second)): pair.tau for pair in pairs}
     for embedder in embedders:
@@ -327,7 +327,8 @@ def _tau_b_of_rows(first: Floats, second: Floats) -> Floats:
     return tau
 
 
-def _embedder_pair(means: Means, first: str, second: str) -> EmbedderPair:
+def embedder_pair(means: Means, first: str, second: str) -> EmbedderPair:
+    """How alike two embedders order the runs that both have judged, two or more."""
     runs = sorted(means[first].keys() & means[second].keys())
     identities = _shared([means[embedder][run] for embedder in (first, second) for run in runs])
     scores = [

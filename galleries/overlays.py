@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
+BANDS_PX = 512
 FINE_PX = 96
 MARGIN_PX = 14
 SAME_PICTURE = 0.955
@@ -57,7 +58,7 @@ def bands(image: "Image.Image") -> Bands:
     from PIL import Image
 
     small = image.convert("RGB")
-    small.thumbnail((512, 512), Image.Resampling.BOX)
+    small.thumbnail((BANDS_PX, BANDS_PX), Image.Resampling.BOX)
     brightness, blue, red = small.convert("YCbCr").split()
     return brightness, blue, red
 

@@ -4,16 +4,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from galleries.errors import Fault, FinerRankError
-from leaderboard.bundle import MANIFEST, SCHEMA, folded
+from leaderboard.bundle import MANIFEST, SCHEMA, folded, incomplete
 from leaderboard.bundle_check import CheckedBundle
 from leaderboard.record_schema import RECORD
 from leaderboard.schema import read_json
 
 ANCHOR_TOLERANCE = 0.005
 """Between the anchors of two bundles: devices round differently."""
+
+
+class HasManifest(Protocol):
+    """A bundle of which no more than the manifest needs to be known."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -27,6 +37,19 @@ class BoardName:
 
     def __str__(self) -> str:
         return f"{self.gallery} {self.version}, {self.embedder} ({self.fingerprint[:8]})"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a bundle brings to the boards.
+
+    Attributes:
+        incomplete: what its run lacks: it is on no board then.
+        records: the `record.json` of each.
+    """
+
+    incomplete: Sequence[str]
+    records: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,15 +67,16 @@ class Row:
 Boards = Mapping[BoardName, Sequence[Row]]
 
 
-def boards_of(summaries: Mapping[str, Sequence[Mapping[str, Any]]]) -> Boards:
-    """The boards that records make, each in order of mAP. Args: summaries: bundle → `record.json` of its records."""
+def boards_of(bundles: Mapping[str, Entry]) -> Boards:
+    """The boards that complete bundles make, each in order of mAP."""
+    ranked = {bundle: entry.records for bundle, entry in bundles.items() if not entry.incomplete}
     # An embedder is its fingerprint; of the names that it goes by, the first in the alphabet is shown.
     specs: dict[str, str] = {}
-    for embedder in (summary["embedder"] for of in summaries.values() for summary in of):
+    for embedder in (summary["embedder"] for of in ranked.values() for summary in of):
         fingerprint = embedder["fingerprint"]
         specs[fingerprint] = min(embedder["spec"], specs.get(fingerprint, embedder["spec"]))
     entries: dict[BoardName, list[tuple[str, str, Mapping[str, Any]]]] = defaultdict(list)
-    for bundle, of in summaries.items():
+    for bundle, of in ranked.items():
         for summary in of:
             gallery, fingerprint = summary["gallery"], summary["embedder"]["fingerprint"]
             name = BoardName(gallery["name"], gallery["version"], specs[fingerprint], fingerprint)
@@ -67,17 +91,22 @@ def boards_of(summaries: Mapping[str, Sequence[Mapping[str, Any]]]) -> Boards:
     return boards
 
 
-def summaries_of(bundles: Sequence[CheckedBundle]) -> dict[str, list[Mapping[str, Any]]]:
-    return {bundle.folder.resolve().name: [record.summary for record in bundle.records.values()] for bundle in bundles}
+def entries_of(bundles: Sequence[CheckedBundle]) -> dict[str, Entry]:
+    return {
+        bundle.folder.resolve().name: Entry(
+            incomplete(bundle.manifest), [record.summary for record in bundle.records.values()]
+        )
+        for bundle in bundles
+    }
 
 
-def read_summaries(folders: Sequence[Path]) -> dict[str, list[Mapping[str, Any]]]:
-    """The records of bundles that were checked before.
+def read_entries(folders: Sequence[Path]) -> dict[str, Entry]:
+    """What bundles that were checked before bring to the boards.
 
     Raises:
         FinerRankError: one cannot be read.
     """
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    found: dict[str, Entry] = {}
     for folder in folders:
         path = folder / MANIFEST
         try:
@@ -89,14 +118,14 @@ def read_summaries(folders: Sequence[Path]) -> dict[str, list[Mapping[str, Any]]
             raise FinerRankError(f"{path}: {error}; name bundles of this format, or leave --before out") from None
         if wrong:
             raise FinerRankError(f"{path}: {wrong[0]}; name bundles of this format, or leave --before out")
-        found[folder.resolve().name] = of
+        found[folder.resolve().name] = Entry(incomplete(manifest), of)
     return found
 
 
-def faults_between(bundles: Sequence[CheckedBundle]) -> Iterator[tuple[Path, Fault]]:
+def faults_between(bundles: Sequence[HasManifest]) -> Iterator[tuple[Path, Fault]]:
     """Bundles that cannot stand on one board: two of one model, or of galleries that only share a name."""
-    models: dict[tuple[str, ...], CheckedBundle] = {}
-    galleries: dict[tuple[str, str], CheckedBundle] = {}
+    models: dict[tuple[str, ...], HasManifest] = {}
+    galleries: dict[tuple[str, str], HasManifest] = {}
     for bundle in bundles:
         gallery, model = bundle.manifest["gallery"], bundle.manifest["model"]
         key = folded(gallery["name"]), folded(gallery["version"])
@@ -152,10 +181,7 @@ class Changes:
     moves: Mapping[BoardName, Sequence[str]]
 
 
-def changes_between(
-    before: Mapping[str, Sequence[Mapping[str, Any]]], now: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> Changes:
-    """Args: before, now: bundle → `record.json` of its records."""
+def changes_between(before: Mapping[str, Entry], now: Mapping[str, Entry]) -> Changes:
     old_boards = boards_of(before)
     moves: dict[BoardName, list[str]] = {}
     for name, rows in boards_of(now).items():
@@ -170,7 +196,7 @@ def changes_between(
             moves[name] = lines
     return Changes(
         new=tuple(sorted(now.keys() - before.keys())),
-        changed=tuple(sorted(name for name in now.keys() & before.keys() if list(now[name]) != list(before[name]))),
+        changed=tuple(sorted(name for name in now.keys() & before.keys() if now[name] != before[name])),
         removed=tuple(sorted(before.keys() - now.keys())),
         moves=moves,
     )

@@ -6,7 +6,8 @@ thumbnails/SHA256.webp              queries, shown neighbours and references, wh
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from benchmark.records import PROTOCOL
@@ -17,6 +18,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 RECORD_FILES = ("record.json", "queries.parquet", "neighbours.parquet")
 
+N_SHOWN = 5
+
 SCHEMA: Check = object_of(
     {
         "format": count(FORMAT, FORMAT),
@@ -26,11 +29,57 @@ SCHEMA: Check = object_of(
             {"name": text(200, empty=False), "version": text(200, empty=False), "table_sha256": sha256,
              "images_sha256": sha256}
         ),
+        "incomplete": list_of(text(2000, empty=False), 10),
         "records": list_of(text(300, empty=False), 1000),
         "references": list_of(object_of({"file_name": text(4096), "identity": text(4096), "image_sha256": sha256})),
         "files": map_of(sha256),
     }
 )  # fmt: skip
+
+
+def incomplete(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """What the run of a bundle lacks to be ranked, a line each; empty where it is complete."""
+    reasons: Sequence[str] = manifest["incomplete"]
+    return reasons
+
+
+def gaps_of(asked: Iterable[tuple[str, str, str]], n_gallery_identities: int) -> list[str]:
+    """What a run lacks, in words that follow from its queries alone.
+
+    Args:
+        asked: category, identity and prompt id of each query.
+    """
+    rows = set(asked)
+    n_missing = n_gallery_identities - len({identity for _, identity, _ in rows})
+    gaps = [f"no image of {n_missing} of the gallery's {n_gallery_identities} identities"] if n_missing else []
+    prompts = missing_prompts(rows)
+    return [*gaps, prompts] if prompts else gaps
+
+
+def missing_prompts(asked: Iterable[tuple[str, str, str]]) -> str:
+    """How many prompt ids identities lack that others of their category have, and the first; "" if none.
+
+    Args:
+        asked: category, identity and prompt id, "" where there is none.
+    """
+    has: dict[str, dict[str, set[str]]] = {}
+    for category, identity, prompt_id in asked:
+        own = has.setdefault(category, {}).setdefault(identity, set())
+        own |= {prompt_id} - {""}
+    wanted = {category: sorted(set().union(*of.values())) for category, of in has.items()}
+    # Counted, not listed: a stranger's table may have a prompt for each of its million rows.
+    n_missing = sum(len(wanted[category]) - len(own) for category, of in has.items() for own in of.values())
+    if not n_missing:
+        return ""
+    missing = (
+        f"{identity}: {prompt_id}"
+        for category, of in sorted(has.items())
+        for identity, own in sorted(of.items())
+        for prompt_id in wanted[category]
+        if prompt_id not in own
+    )
+    first = ", ".join(islice(missing, N_SHOWN))[:1000] + (" …" if n_missing > N_SHOWN else "")
+    return f"no image for {n_missing} of the prompt_ids that others of the category have ({first})"
 
 
 def folded(label: str) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.copies import COPY_LIMIT
 from galleries.errors import Fault, FinerRankError, below
-from leaderboard.bundle import MANIFEST, RECORD_FILES, SCHEMA, bundle_name, record_folder
-from leaderboard.bundle_tables import ROUNDING, Columns, neighbour_faults, query_faults, read_columns
+from leaderboard.bundle import MANIFEST, RECORD_FILES, SCHEMA, bundle_name, gaps_of, incomplete, record_folder
+from leaderboard.bundle_tables import ROUNDING, Columns, neighbour_faults, prompt_faults, query_faults, read_columns
 from leaderboard.recompute import aggregates_of, differences
-from leaderboard.record_schema import RECORD, SAME_ENCOUNTER_COLUMN, SIMILARITIES
+from leaderboard.record_schema import CLIP_T_COLUMNS, PROMPT_COLUMN, RECORD, SAME_ENCOUNTER_COLUMN, SIMILARITIES
 from leaderboard.schema import AGAIN, read_json
 from leaderboard.thumbnails import FOLDER, are_allowed, thumbnail_fault, thumbnail_name
 
@@ -187,10 +188,11 @@ def _check_record(folder: Path, manifest: Mapping[str, Any], place: str) -> tupl
     again = differences(aggregates_of(queries, summary), summary, "queries.parquet", ROUNDING)
     faults += below("record.json", again)
     faults += below("record.json", _anchor_faults(summary))
-    n_copied = len(_copied(manifest, queries, neighbours))
-    if summary["n_copied"] < n_copied:
-        what = f"{summary['n_copied']}, but {n_copied} images are, byte for byte, among the photos shown"
-        faults.append(Fault("record.json: n_copied", what, AGAIN))
+    faults += _copy_faults(manifest, summary, queries, neighbours)
+    n_asked, n_gallery = len(set(queries["identity"])), summary["n_gallery_identities"]
+    if n_gallery < n_asked or (n_gallery > n_asked and not incomplete(manifest)):
+        what = f"{n_gallery}, but queries.parquet asks for {n_asked}, and the manifest says nothing of it"
+        faults.append(Fault("record.json: n_gallery_identities", what, AGAIN))
     if record_folder(summary["embedder"]) != place:
         what = f"holds a record of {record_folder(summary['embedder'])}"
         faults.append(Fault("folder", what, AGAIN))
@@ -207,16 +209,23 @@ def _check_record(folder: Path, manifest: Mapping[str, Any], place: str) -> tupl
 def _optional_columns(queries: Columns, summary: Mapping[str, Any]) -> Iterator[Fault]:
     """Columns that a record has because of what it says of itself."""
     kind = summary["pairwise_similarity"]["to"]
+    of_prompts = {*CLIP_T_COLUMNS, PROMPT_COLUMN}
     wanted = {f"similarity_to_{kind}"} | ({SAME_ENCOUNTER_COLUMN} if "with_same_encounter" in summary else set())
-    there = {SAME_ENCOUNTER_COLUMN, *(f"similarity_to_{name}" for name in SIMILARITIES)} & queries.keys()
+    wanted |= of_prompts if "prompt_fidelity" in summary else set()
+    known = {SAME_ENCOUNTER_COLUMN, *of_prompts, *(f"similarity_to_{name}" for name in SIMILARITIES)}
+    there = known & queries.keys()
     for column in sorted(wanted - there):
         yield Fault(column, "no such column, but record.json speaks of it", AGAIN)
     for column in sorted(there - wanted):
         yield Fault(column, "record.json does not speak of it", AGAIN)
+    if of_prompts <= there:
+        yield from prompt_faults(queries, summary["run"].get("identifier", ""))
 
 
 def _anchor_faults(summary: Mapping[str, Any]) -> Iterator[Fault]:
-    """The held-out anchor is a mean of what the identities' photos score."""
+    """The held-out anchor is a mean of what the identities' photos score, of all that the gallery has."""
+    if summary["n_gallery_identities"] != summary["n_identities"]:
+        return
     anchor = (summary["gallery_anchors"].get("held_out") or {}).get("mAP")
     of = [part["held_out"] for part in summary["identities"].values() if part["held_out"] is not None]
     if (anchor is None) != (not of):
@@ -239,10 +248,17 @@ def _set_faults(manifest: Mapping[str, Any], records: Mapping[str, CheckedRecord
     for place, record in records.items():
         if asked[place] != asked[first] or record.summary["run"] != records[first].summary["run"]:
             yield Fault(place, f"is of another run than {first}", AGAIN)
+        if record.summary.get("prompt_fidelity") != records[first].summary.get("prompt_fidelity"):
+            yield Fault(f"{place}: prompt_fidelity", f"is not that of {first}", AGAIN)
+        rows = zip(*(record.queries[column] for column in ("category", "identity", "prompt_id")), strict=True)
+        gaps = gaps_of(rows, record.summary["n_gallery_identities"])
+        if gaps != incomplete(manifest):
+            said = "; ".join(incomplete(manifest)) or "nothing"
+            yield Fault(f"{MANIFEST}: incomplete", f"{said}, but {place} lacks {'; '.join(gaps) or 'nothing'}", AGAIN)
 
 
-def _asked(queries: Columns) -> set[tuple[str, ...]]:
-    columns = ("file_name", "image_sha256", "identity", "category", "prompt", "reference_file_name")
+def _asked(queries: Columns) -> set[tuple[Any, ...]]:
+    columns = ("file_name", "image_sha256", "identity", "category", "prompt", "reference_file_name", "is_copy")
     return set(zip(*(queries[column] for column in columns), strict=True))
 
 
@@ -269,11 +285,21 @@ def _picture_faults(folder: Path, manifest: Mapping[str, Any], records: Mapping[
             yield fault
 
 
-def _copied(manifest: Mapping[str, Any], queries: Columns, neighbours: Columns) -> set[str]:
-    """Images that are one of the photos shown, byte for byte."""
+def _copy_faults(
+    manifest: Mapping[str, Any], summary: Mapping[str, Any], queries: Columns, neighbours: Columns
+) -> Iterator[Fault]:
+    """Images that are one of the photos shown, byte for byte, are counted, and are copies."""
     photos = {*neighbours["image_sha256"], *(reference["image_sha256"] for reference in manifest["references"])}
-    names = zip(queries["file_name"], queries["image_sha256"], strict=True)
-    return {name for name, digest in names if digest in photos}
+    names = list(zip(queries["file_name"], queries["image_sha256"], queries["is_copy"], strict=True))
+    same = {name for name, digest, _ in names if digest in photos}
+    copies = {name for name, _, is_copy in names if is_copy}
+    if summary["n_copied"] < len(same):
+        what = f"{summary['n_copied']}, but {len(same)} images are, byte for byte, among the photos shown"
+        yield Fault("record.json: n_copied", what, AGAIN)
+    if summary["n_copied"] > len(copies) or same - copies:
+        n = max(summary["n_copied"], len(same))
+        what = f"true for {len(copies)} images, but {n} are photos of the gallery, byte for byte"
+        yield Fault("queries.parquet: is_copy", what, AGAIN)
 
 
 def _doubts(place: str, record: CheckedRecord) -> Iterator[str]:
@@ -298,6 +324,9 @@ def _doubts(place: str, record: CheckedRecord) -> Iterator[str]:
         yield f"{place}: {summary['n_tied_queries']} of {summary['n_queries']} queries have ties"
     if summary["n_copied"]:
         yield f"{place}: {summary['n_copied']} images are photos of the gallery, byte for byte"
+    copies = summary["copy_rate"]["value"]
+    if copies > COPY_LIMIT:
+        yield f"{place}: copy rate {copies:.3f}: near-duplicates of the identity's references or of nearest photos"
     kind = summary["pairwise_similarity"]["to"]
     n_alike = sum(value > 0.999 for value in queries[f"similarity_to_{kind}"])
     if n_alike:

@@ -11,7 +11,6 @@ from galleries.options import AsJson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmark.records import Record
     from galleries.errors import Fault
     from leaderboard.board import Boards, Changes
     from leaderboard.bundle_check import CheckedBundle
@@ -29,6 +28,17 @@ def add(
     out: Annotated[Path, typer.Option(help="Folder of bundles, to which this one is added.")] = Path(
         "leaderboard/records"
     ),
+    clip_t: Annotated[
+        str,
+        typer.Option(
+            help="Also say how well images match their prompts, by this model with a text side, such as clip.",
+            show_default=False,
+        ),
+    ] = "",
+    incomplete: Annotated[
+        bool,
+        typer.Option("--incomplete", help="Take a run that misses identities or prompts: it is shown, but not ranked."),
+    ] = False,
     device: Device = "auto",
     batch_size: BatchSize = None,
     store: Store = None,
@@ -43,34 +53,35 @@ def add(
 
     from benchmark.options import load_embedders
     from benchmark.protocol import Options
-    from benchmark.protocol import evaluate as evaluate_runs
     from galleries.console import note, progress_bars, say
     from galleries.errors import below, raise_if_any
     from galleries.gallery import Gallery
     from leaderboard.archives import is_archive, unpacked
     from leaderboard.bundle import bundle_name
-    from leaderboard.submission import contract_faults, refuse_bundle, write_bundle
+    from leaderboard.bundle import incomplete as reasons_of
+    from leaderboard.submission import contract_faults, refuse_bundle, score, write_bundle
     from personalization_runs.run import Run
 
     embedders, root = load_embedders(embedder, None, None, None, "fp32", device, store)
+    judge = load_embedders([clip_t], None, None, None, "fp32", device, store)[0][0] if clip_t else None
     opened_gallery, gallery_faults = Gallery.load(gallery)
     with unpacked(run) if is_archive(run) else nullcontext(run) as folder, progress_bars() as progress:
         opened, faults = Run.load(folder)
-        faults += contract_faults(opened, opened_gallery)
+        faults += contract_faults(opened, opened_gallery, incomplete)
         faults += [] if gallery_faults else opened.target_faults(opened_gallery)
         faults += opened.image_faults(progress("checking images", len(opened.images)) if progress else None)
         # Named as the user named it, and not after a temporary folder.
         raise_if_any("cannot be submitted", [*below(gallery, gallery_faults), *below(run, faults)])
         card = opened_gallery.card
         refuse_bundle(out / bundle_name({"name": card.name, "version": card.version}, opened.card.model))
-        evaluations = evaluate_runs(
-            opened_gallery, [opened], embedders, root, Options(batch_size=batch_size), progress, note
-        )
-        records = [record for evaluation in evaluations for record in evaluation.records]
+        options = Options(batch_size=batch_size, prompt_judge=judge)
+        records, remarks = score(opened_gallery, opened, embedders, root, options, progress, note)
         written, checked = write_bundle(records, opened_gallery, opened, out)
     scores = ", ".join(f"{r.embedder} mAP {r.summary['scores']['mAP']['value']:.3f}" for r in records)
     say(f"{written}: {scores}")
-    for remark in dict.fromkeys(remark for evaluation in evaluations for remark in evaluation.notes):
+    for reason in reasons_of(checked.manifest):
+        note(f"incomplete, will not be ranked: {reason}")
+    for remark in remarks:
         note(f"note: {remark}")
     for line in checked.review:
         note(f"will be held for review: {line}")
@@ -114,15 +125,15 @@ def check(
         boards_of,
         changes_between,
         doubts_between,
+        entries_of,
         faults_between,
-        read_summaries,
-        summaries_of,
+        read_entries,
     )
     from leaderboard.bundle_check import find_bundles
 
     if (gallery is None) != (run is None):
         raise FinerRankError("--gallery and --run: everything is computed again from both; name both, or neither")
-    old = read_summaries(find_bundles([before])) if before else None
+    old = read_entries(find_bundles([before])) if before else None
     bundles = [_check_one(folder) for folder in find_bundles(folders)]
     together = list(faults_between([bundle for bundle in bundles if bundle.manifest and not bundle.faults]))
     bundles = [
@@ -138,8 +149,8 @@ def check(
         for bundle in sound
     }
     faults = [fault for bundle in bundles for fault in below(bundle.folder, bundle.faults)]
-    boards = {} if faults else boards_of(summaries_of(sound))
-    changes = None if faults or old is None else changes_between(old, summaries_of(sound))
+    boards = {} if faults else boards_of(entries_of(sound))
+    changes = None if faults or old is None else changes_between(old, entries_of(sound))
     if as_json:
         print_json(_as_json(bundles, review, boards, changes))
     if faults:
@@ -180,14 +191,14 @@ def _with_images(
 
     from benchmark.options import load_embedders
     from benchmark.protocol import Options
-    from benchmark.protocol import evaluate as evaluate_runs
     from galleries.console import note, progress_bars
     from galleries.errors import FinerRankError
     from galleries.gallery import Gallery
     from leaderboard.archives import is_archive, unpacked
     from leaderboard.bundle import bundle_name
     from leaderboard.bundle_check import MAX_FAULTS
-    from leaderboard.rescore import embedders_of, record_faults, thumbnail_faults
+    from leaderboard.rescore import embedders_of, prompt_judge_of, record_faults, thumbnail_faults
+    from leaderboard.submission import score
     from personalization_runs.run import Run
 
     given, root = load_embedders(specs, None, None, None, "fp32", device, store)
@@ -204,10 +215,8 @@ def _with_images(
         if bundle.faults:
             return list(bundles)
         embedders = embedders_of(bundle, given, device, root)
-        evaluations = evaluate_runs(
-            opened_gallery, [opened], list(embedders.values()), root, Options(batch_size=batch_size), progress, note
-        )
-        records: list[Record] = [record for evaluation in evaluations for record in evaluation.records]
+        options = Options(batch_size=batch_size, prompt_judge=prompt_judge_of(bundle, given, device, root))
+        records, _ = score(opened_gallery, opened, list(embedders.values()), root, options, progress, note)
         faults: list[Fault] = []
         for (place, claimed), record in zip(bundle.records.items(), records, strict=True):
             faults += _below(place, record_faults(claimed, record, tolerance))
@@ -227,6 +236,8 @@ def _as_json(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from leaderboard.bundle import incomplete
+
     return {
         "bundles": [
             {
@@ -236,6 +247,16 @@ def _as_json(
                 "review": review.get(str(bundle.folder), []),
             }
             for bundle in bundles
+        ],
+        "incomplete": [
+            {
+                "bundle": str(bundle.folder),
+                "model": bundle.manifest["model"],
+                "rank": None,
+                "lacks": list(incomplete(bundle.manifest)),
+            }
+            for bundle in bundles
+            if not bundle.faults and incomplete(bundle.manifest)
         ],
         "boards": [{**asdict(name), "rows": [asdict(row) for row in rows]} for name, rows in boards.items()],
         "changes": None
@@ -249,6 +270,7 @@ def _as_json(
 
 def _print(bundles: "Sequence[CheckedBundle]", boards: "Boards", changes: "Changes | None") -> None:
     from galleries.console import print_table, say
+    from leaderboard.bundle import incomplete
 
     for name, rows in boards.items():
         cells = []
@@ -256,10 +278,13 @@ def _print(bundles: "Sequence[CheckedBundle]", boards: "Boards", changes: "Chang
             interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
             cells.append([str(row.rank), row.model, f"{row.mean_average_precision:.3f}{interval}"])
         print_table(str(name), ["rank", "model", "mAP"], cells)
+    for bundle in bundles:
+        for reason in incomplete(bundle.manifest):
+            say(f"incomplete, not ranked: {bundle.manifest['model']} ({bundle.folder.name}): {reason}")
     if changes:
         for kind in ("new", "changed", "removed"):
-            for bundle in getattr(changes, kind):
-                say(f"{kind}: {bundle}")
+            for changed in getattr(changes, kind):
+                say(f"{kind}: {changed}")
         for board, lines in changes.moves.items():
             for line in lines:
                 say(f"{board}: {line}")

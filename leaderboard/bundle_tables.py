@@ -15,15 +15,18 @@ import numpy as np
 from benchmark.aggregates import METRICS
 from benchmark.judge import Options
 from benchmark.pool import chance_scores
+from benchmark.prompt_fidelity import without_identifier
 from benchmark.rank import RankCounts
 from benchmark.scores import QueryScores, score_query
 from galleries.errors import Fault
 from galleries.images import check_file_name
 from leaderboard.record_schema import (
+    CLIP_T_COLUMNS,
     COUNT_COLUMNS,
     FLAG_COLUMNS,
     MAY_BE_NULL,
     NUMBER_COLUMNS,
+    PROMPT_COLUMN,
     SAME_ENCOUNTER_COLUMN,
     SIMILARITIES,
     TEXT_COLUMNS,
@@ -62,7 +65,7 @@ def read_columns(path: Path, name: str) -> tuple[Columns, list[Fault]]:
     import pyarrow as pa
 
     try:
-        table, faults = _read(path, name)
+        table, faults = read_table(path, name)
         if table is None:
             return {}, faults
         columns = {column: table.column(column).to_pylist() for column in table.column_names}
@@ -73,7 +76,7 @@ def read_columns(path: Path, name: str) -> tuple[Columns, list[Fault]]:
     return (columns if not faults else {}), faults
 
 
-def _read(path: Path, name: str) -> "tuple[pa.Table | None, list[Fault]]":
+def read_table(path: Path, name: str) -> "tuple[pa.Table | None, list[Fault]]":
     """The table once its size and types are known to be right; else None and what is wrong with them."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -89,11 +92,12 @@ def _read(path: Path, name: str) -> "tuple[pa.Table | None, list[Fault]]":
         faults = list(_schema_faults(file.schema_arrow, name))
         if faults:
             return None, faults
+        texts = [column for column in (*TEXT_COLUMNS[name], PROMPT_COLUMN) if column in file.schema_arrow.names]
     # Repeated text stays a dictionary while it is looked at: few bytes can stand for very many.
-    with pq.ParquetFile(path, read_dictionary=list(TEXT_COLUMNS[name])) as file:
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
         table = file.read()
     table.validate(full=True)
-    for column in TEXT_COLUMNS[name]:
+    for column in texts:
         longest = max(
             (pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in table.column(column).chunks),
             default=0,
@@ -110,7 +114,8 @@ def _schema_faults(schema: "pa.Schema", name: str) -> Iterator[Fault]:
         **dict.fromkeys(FLAG_COLUMNS[name], "bool"),
         **dict.fromkeys(NUMBER_COLUMNS[name], "double"),
     }
-    optional = {SAME_ENCOUNTER_COLUMN: "double", **{f"similarity_to_{kind}": "double" for kind in SIMILARITIES}}
+    numbers = (SAME_ENCOUNTER_COLUMN, *CLIP_T_COLUMNS, *(f"similarity_to_{kind}" for kind in SIMILARITIES))
+    optional = {PROMPT_COLUMN: "text", **dict.fromkeys(numbers, "double")}
     optional = optional if name == "queries" else {}
     for column in expected.keys() - set(schema.names):
         yield Fault(column, "no such column", AGAIN)
@@ -130,7 +135,7 @@ def _schema_faults(schema: "pa.Schema", name: str) -> Iterator[Fault]:
 
 def _column_faults(name: str, column: str, values: Sequence[Any]) -> Iterator[Fault]:
     low, high = NUMBER_COLUMNS[name].get(column, (-math.inf, math.inf))
-    if column.startswith("similarity_to_"):
+    if column.startswith("similarity_to_") or column in CLIP_T_COLUMNS:
         low, high = NUMBER_COLUMNS["neighbours"]["similarity"]
     elif column == SAME_ENCOUNTER_COLUMN:
         low, high = NUMBER_COLUMNS["queries"]["average_precision"]
@@ -182,15 +187,18 @@ def query_faults(queries: Columns) -> Iterator[Fault]:
     rows = range(len(queries["file_name"]))
     names, identities = queries["file_name"], queries["identity"]
     first: dict[tuple[str, str], int] = {}
-    digest_of: dict[str, str] = {}
+    image_of: dict[str, tuple[str, bool]] = {}
     category_of: dict[str, str] = {}
 
     def wrong(row: int) -> tuple[str, str]:
         n_relevant, n_gallery = queries["n_relevant"][row], queries["n_gallery"][row]
         if first.setdefault((names[row], identities[row]), row) != row:
             return "file_name", "asks for the same identity twice"
-        if digest_of.setdefault(names[row], queries["image_sha256"][row]) != queries["image_sha256"][row]:
-            return "image_sha256", "another one than of the same file before"
+        image = queries["image_sha256"][row], queries["is_copy"][row]
+        known = image_of.setdefault(names[row], image)
+        if known != image:
+            column = "image_sha256" if known[0] != image[0] else "is_copy"
+            return column, "another one than of the same file before"
         if category_of.setdefault(identities[row], queries["category"][row]) != queries["category"][row]:
             return "category", "another one than of the same identity before"
         if not 1 <= n_relevant <= n_gallery <= MAX_ROWS:
@@ -204,6 +212,31 @@ def query_faults(queries: Columns) -> Iterator[Fault]:
         return "", ""
 
     found = [(row, *wrong(row)) for row in rows]
+    for column in dict.fromkeys(column for _, column, _ in found if column):
+        yield from first_of(column, ((row, what) for row, of, what in found if of == column))
+
+
+def prompt_faults(queries: Columns, identifier: str) -> Iterator[Fault]:
+    """Rows whose CLIP-T is not of their prompt.
+
+    Args:
+        identifier: token that stands for the individual in prompts; "" where the run names none.
+    """
+
+    def wrong(row: int) -> tuple[str, str]:
+        prompt = queries["prompt"][row] if queries["prompt"][row].strip() else ""
+        text = without_identifier(prompt, identifier) if identifier else ""
+        if queries[PROMPT_COLUMN][row] != text:
+            return (
+                PROMPT_COLUMN,
+                f"not the prompt without {identifier!r}" if identifier else "the run has no identifier",
+            )
+        for column, needed in zip(CLIP_T_COLUMNS, (prompt, text), strict=True):
+            if (queries[column][row] is None) != (not needed):
+                return column, "is null where, and only where, there is no such text"
+        return "", ""
+
+    found = [(row, *wrong(row)) for row in range(len(queries["prompt"]))]
     for column in dict.fromkeys(column for _, column, _ in found if column):
         yield from first_of(column, ((row, what) for row, of, what in found if of == column))
 

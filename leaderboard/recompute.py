@@ -1,7 +1,7 @@
 """The aggregates of a record, computed again from its queries."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from benchmark.scores import QueryScores
 from benchmark.statistics import Estimate, estimate_mean, estimate_mean_of_categories, estimate_mean_of_identities
 from galleries.errors import Fault
 from leaderboard.bundle_tables import Columns, scores_of
-from leaderboard.record_schema import SAME_ENCOUNTER_COLUMN
+from leaderboard.record_schema import CLIP_T_COLUMNS, SAME_ENCOUNTER_COLUMN
 from leaderboard.schema import AGAIN, below
 
 
@@ -51,9 +51,8 @@ def aggregates_of(queries: Columns, summary: Mapping[str, Any]) -> dict[str, Any
         "n_images": len(set(queries["file_name"])),
         "n_queries": len(answers),
         "n_identities": len(category_of),
-        # Every identity of the gallery is asked for.
-        "n_gallery_identities": len(category_of),
         "n_tied_queries": sum(answer.scores.is_tied for answer in answers),
+        "copy_rate": as_json_estimate(estimate_mean([float(value) for value in queries["is_copy"]], identities)),
         "scores": as_json(aggregate(answers)),
         "pairwise_similarity": {**json_or_empty(estimate_mean(similarity, identities)), "to": kind},
         "identity_retention": as_json_estimate(retention(answers, held_out)),
@@ -71,11 +70,21 @@ def aggregates_of(queries: Columns, summary: Mapping[str, Any]) -> dict[str, Any
     if "with_same_encounter" in summary:
         lifted = [float(value) for value in queries[SAME_ENCOUNTER_COLUMN]]
         found["with_same_encounter"] = {"mAP": as_json_estimate(estimate_mean(lifted, identities))}
-    else:
+    elif summary["n_gallery_identities"] == len(category_of):
         found["gallery_anchors"] = {"chance": _chance(queries)}
+    if "prompt_fidelity" in summary:
+        found["prompt_fidelity"] = {
+            "n_queries": sum(value is not None for value in queries[CLIP_T_COLUMNS[0]]),
+            "identifier": summary["run"].get("identifier", ""),
+            **{column: as_json_estimate(_mean_of_known(queries[column], identities)) for column in CLIP_T_COLUMNS},
+        }
     description = {k: v for k, v in summary["embedder"].items() if k not in ("spec", "fingerprint", "gallery_seen")}
     found["embedder"] = {"fingerprint": digest_of(description)}
     return found
+
+
+def _mean_of_known(values: Sequence[float | None], identities: Sequence[str]) -> Estimate | None:
+    return estimate_mean([math.nan if value is None else value for value in values], identities)
 
 
 def _held_out_scores(average_precision: float) -> QueryScores:
@@ -84,7 +93,8 @@ def _held_out_scores(average_precision: float) -> QueryScores:
 
 
 def _chance(queries: Columns) -> dict[str, Any]:
-    """The anchor: one question for each identity, answered in random order, where no encounter is left out."""
+    """The anchor: one question for each identity, answered in random order, where no encounter is left out and every
+    identity has queries."""
     shapes = dict(zip(queries["identity"], zip(queries["n_relevant"], queries["n_gallery"], strict=True), strict=True))
     scores = [chance_scores(n_relevant, n_gallery) for n_relevant, n_gallery in shapes.values()]
     means = {}

@@ -15,7 +15,14 @@ from personalization_runs.run import RunCard
 SIMILARITIES = ("own_reference", "all_references", "gallery_photos")
 MAX_RANK = 1e9
 
-DECLARED = ("model", "method", "base_model", "authors", "gallery", "gallery_version")
+CLIP_T_COLUMNS = ("clip_t", "clip_t_without_identifier")
+"""Of the queries of a record with `prompt_fidelity`, and the aggregates that are their means."""
+PROMPT_COLUMN = "prompt_without_identifier"
+"""Stands beside them."""
+
+DECLARED = (
+    "model", "method", "base_model", "training_data", "licence", "authors", "contact", "gallery", "gallery_version",
+)  # fmt: skip
 """Fields of `run.toml` that a submission fills in."""
 
 
@@ -80,6 +87,7 @@ RECORD = object_of(
         "n_gallery_identities": count(1),
         "n_tied_queries": count(),
         "n_copied": count(),
+        "copy_rate": _estimate(0, 1),
         "scores": object_of(_scores()),
         "pairwise_similarity": object_of(
             {"value": number(-1.001, 1.001), "low": nullable(number(-1.001, 1.001)),
@@ -99,7 +107,18 @@ RECORD = object_of(
         ),
         "versions": map_of(text(200)),
     },
-    {"with_same_encounter": object_of(_scores())},
+    {
+        "with_same_encounter": object_of(_scores()),
+        "prompt_fidelity": object_of(
+            {
+                "embedder": text(2000, empty=False),
+                "fingerprint": sha256,
+                "n_queries": count(1),
+                "identifier": text(2000),
+                **dict.fromkeys(CLIP_T_COLUMNS, nullable(_estimate(-1.001, 1.001))),
+            }
+        ),
+    },
 )  # fmt: skip
 
 TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -112,7 +131,7 @@ COUNT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "queries": ("n_relevant", "n_gallery"),
     "neighbours": ("query", "rank"),
 }
-FLAG_COLUMNS: Mapping[str, tuple[str, ...]] = {"queries": ("is_tied",), "neighbours": ("is_relevant",)}
+FLAG_COLUMNS: Mapping[str, tuple[str, ...]] = {"queries": ("is_tied", "is_copy"), "neighbours": ("is_relevant",)}
 NUMBER_COLUMNS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "queries": {
         "average_precision": (0, 1),
@@ -129,4 +148,4 @@ NUMBER_COLUMNS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 """Column → its range. Cosines of float32 rows may leave [-1, 1] by their rounding."""
 SAME_ENCOUNTER_COLUMN = "average_precision_with_same_encounter"
-MAY_BE_NULL = ("auc",)
+MAY_BE_NULL = ("auc", *CLIP_T_COLUMNS)

@@ -32,23 +32,46 @@ def embedders_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, 
     Raises:
         FinerRankError: one cannot be loaded, or is another than the record's.
     """
+    return {
+        place: _embedder(
+            f"{bundle.folder}: {place}",
+            record.summary["embedder"]["spec"],
+            record.summary["embedder"]["fingerprint"],
+            record.summary["embedder"].get("precision", "fp32"),
+            given,
+            device,
+            store,
+        )
+        for place, record in bundle.records.items()
+    }
+
+
+def prompt_judge_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, store: Path) -> Embedder | None:
+    """What a bundle's CLIP-T was made with; None where it has none. Arguments and errors: see `embedders_of`."""
+    said = next(iter(bundle.records.values())).summary.get("prompt_fidelity")
+    if not said:
+        return None
+    where = f"{bundle.folder}: prompt_fidelity"
+    return _embedder(where, said["embedder"], said["fingerprint"], "fp32", given, device, store)
+
+
+def _embedder(
+    where: str, spec: str, fingerprint: str, precision: str, given: Sequence[Embedder], device: str, store: Path
+) -> Embedder:
     from benchmark.embedders import load_embedder
 
-    by_fingerprint = {embedder.fingerprint: embedder for embedder in given}
-    found = {}
-    for place, record in bundle.records.items():
-        recorded = record.summary["embedder"]
-        embedder = by_fingerprint.get(recorded["fingerprint"])
-        if embedder is None:
-            precision = recorded.get("precision", "fp32")
-            embedder = load_embedder(recorded["spec"], precision=precision, device=device, memo=store)
-            if embedder.fingerprint != recorded["fingerprint"]:
-                raise FinerRankError(
-                    f"{bundle.folder}: {place}: {recorded['spec']} is here {embedder.fingerprint[:12]}…, not "
-                    f"{recorded['fingerprint'][:12]}…; name the encoder that was used with --embedder"
-                )
-        found[place] = embedder
-    return found
+    for embedder in given:
+        if embedder.fingerprint == fingerprint:
+            return embedder
+    remedy = "name the encoder that was used with --embedder"
+    try:
+        embedder = load_embedder(spec, precision=precision, device=device, memo=store)
+        found = embedder.fingerprint
+    except FinerRankError as error:
+        raise FinerRankError(f"{where}: {spec}: {error}; or {remedy}") from None
+    if found != fingerprint:
+        raise FinerRankError(f"{where}: {spec} is here {found[:12]}…, not {fingerprint[:12]}…; {remedy}")
+    return embedder
 
 
 def record_faults(claimed: CheckedRecord, found: Record, tolerance: float) -> Iterator[Fault]:

@@ -107,7 +107,7 @@ def object_of(
     Args:
         others: what fields of other names must be; None where there may be none.
     """
-    known = {**required, **(optional or {})}
+    known = {**(optional or {}), **required}
 
     def check(where: str, value: Any) -> Iterator[Fault]:
         if not isinstance(value, dict):

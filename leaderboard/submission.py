@@ -2,26 +2,38 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from benchmark.copies import with_copies
+from benchmark.embed import Progress
+from benchmark.embedders import Embedder
+from benchmark.protocol import Options, evaluate
 from benchmark.records import Record, write_record
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import new_folder
-from galleries.images import BadImage, read_image_bytes, sha256_of
-from leaderboard.bundle import FORMAT, MANIFEST, bundle_name, record_folder
+from galleries.images import BadImage, in_threads, open_image, read_image_bytes, sha256_of
+from leaderboard.bundle import FORMAT, MANIFEST, N_SHOWN, bundle_name, gaps_of, missing_prompts, record_folder
 from leaderboard.bundle_check import CheckedBundle, check_bundle
 from leaderboard.record_schema import DECLARED
 from leaderboard.thumbnails import are_allowed, write_thumbnails
-from personalization_runs.run import CARD_NAME, CLASS_ONLY, Run
+from personalization_runs.run import CARD_NAME, CLASS_ONLY, GeneratedImage, Run
 
 N_REFERENCES = 4
 """References shown of an identity for which a run names none."""
 
 
-def contract_faults(run: Run, gallery: Gallery) -> list[Fault]:
-    """What keeps a run from being submitted for a gallery, beyond what keeps it from being scored."""
+MIN_PX = 64
+"""Of the smaller side of an image: less shows no individual."""
+
+
+def contract_faults(run: Run, gallery: Gallery, may_be_incomplete: bool) -> list[Fault]:
+    """What keeps a run from being submitted for a gallery, beyond what keeps it from being scored.
+
+    Args:
+        may_be_incomplete: identities and prompts may be missing.
+    """
     card_path = run.root / CARD_NAME
     # The card itself: opening a run fills in names that its author did not give.
     card = tomllib.loads(card_path.read_text(encoding="utf-8")) if card_path.is_file() else {}
@@ -36,18 +48,65 @@ def contract_faults(run: Run, gallery: Gallery) -> list[Fault]:
             faults.append(
                 Fault(CARD_NAME, f"{field} = {said!r}", f"the gallery at hand is {own!r}; name the one it is for")
             )
+    return [*faults, *([] if may_be_incomplete else _gaps(run, gallery)), *_small_images(run)]
+
+
+def _gaps(run: Run, gallery: Gallery) -> Iterator[Fault]:
+    """Identities and prompts that the run lacks."""
+    remedy = "generate them too (a board compares whole runs), or submit the run unranked with --incomplete"
     asked_for = {photo.identity for photo in gallery.split("gallery")}
-    shown = {image.identity for image in run.images}
-    if run.card.method == CLASS_ONLY and "" in shown:
-        of_categories = {image.category for image in run.images if not image.identity}
-        everywhere = "" in of_categories
-        shown |= {i for i in asked_for if everywhere or gallery.category_of[i] in of_categories}
-    missing = sorted(asked_for - shown)
+    asked = set()
+    for image in run.images:
+        everybody = run.card.method == CLASS_ONLY and not image.identity
+        for identity in asked_for if everybody else {image.identity} & asked_for:
+            category = gallery.category_of[identity]
+            if image.category in ("", category):
+                asked.add((category, identity, image.prompt_id))
+    missing = sorted(asked_for - {identity for _, identity, _ in asked})
     if missing:
-        first = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        first = ", ".join(missing[:N_SHOWN]) + (" …" if len(missing) > N_SHOWN else "")
         what = f"no image of {len(missing)} of the gallery's {len(asked_for)} identities ({first})"
-        faults.append(Fault("metadata", what, "generate them too: a board compares runs on the whole gallery"))
-    return faults
+        yield Fault("metadata", what, remedy)
+    prompts = missing_prompts(asked)
+    if prompts:
+        yield Fault("metadata", prompts, remedy)
+
+
+def _small_images(run: Run) -> Iterator[Fault]:
+    """One fault for all images that are too small."""
+
+    def size_of(image: GeneratedImage) -> tuple[int, int] | None:
+        try:
+            return open_image(read_image_bytes(image.path)).size
+        except BadImage:  # said of the image by itself
+            return None
+
+    small = [(i, size) for i, size in zip(run.images, in_threads(size_of, run.images), strict=True)
+             if size and min(size) < MIN_PX]  # fmt: skip
+    if small:
+        image, (width, height) = small[0]
+        more = f" (and {len(small) - 1} more images)" if len(small) > 1 else ""
+        what = f"{width} × {height} pixels, less than {MIN_PX} at the smaller side{more}"
+        yield Fault(image.file_name, what, "submit the images as large as they were generated")
+
+
+def score(
+    gallery: Gallery,
+    run: Run,
+    embedders: Sequence[Embedder],
+    store: Path,
+    options: Options,
+    progress: Progress | None,
+    warn: Callable[[str], None],
+) -> tuple[list[Record], list[str]]:
+    """The records of a bundle, one per embedder, and what a reader of their numbers should know.
+
+    Raises:
+        Faults, FinerRankError: see `benchmark.protocol.evaluate`.
+    """
+    evaluations = evaluate(gallery, [run], embedders, store, options, progress, warn)
+    records = with_copies([record for each in evaluations for record in each.records], gallery, run, progress)
+    return records, list(dict.fromkeys(remark for each in evaluations for remark in each.notes))
 
 
 def write_bundle(records: Sequence[Record], gallery: Gallery, run: Run, out: Path) -> tuple[Path, CheckedBundle]:
@@ -74,6 +133,7 @@ def write_bundle(records: Sequence[Record], gallery: Gallery, run: Run, out: Pat
             "protocol": first["protocol"],
             "model": run.card.model,
             "gallery": {key: first["gallery"][key] for key in ("name", "version", "table_sha256", "images_sha256")},
+            "incomplete": _gaps_of_record(records[0]),
             "records": sorted(record_folder(record.summary["embedder"]) for record in records),
             "references": references,
             "files": {
@@ -87,6 +147,11 @@ def write_bundle(records: Sequence[Record], gallery: Gallery, run: Run, out: Pat
         checked = check_bundle(partial, folder.name)
         raise_if_any(str(folder), checked.faults)
     return folder, checked
+
+
+def _gaps_of_record(record: Record) -> list[str]:
+    columns = (record.queries.column(name).to_pylist() for name in ("category", "identity", "prompt_id"))
+    return gaps_of(zip(*columns, strict=True), record.summary["n_gallery_identities"])
 
 
 def refuse_bundle(folder: Path) -> None:

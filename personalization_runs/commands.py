@@ -23,6 +23,15 @@ Method = Annotated[
         show_default=False,
     ),
 ]
+Authors = Annotated[str, typer.Option(help="Who made the run.", show_default=False)]
+Contact = Annotated[str, typer.Option(help="Web page or address of whoever answers for it.", show_default=False)]
+Url = Annotated[str, typer.Option(help="Where code or paper is.", show_default=False)]
+Licence = Annotated[str, typer.Option(help="Of the images.", show_default=False)]
+BaseModel = Annotated[str, typer.Option(help="Generator that was personalized.", show_default=False)]
+TrainingData = Annotated[
+    str,
+    typer.Option(help="What the method learned from besides the references; none, if nothing.", show_default=False),
+]
 AgainstGallery = Annotated[
     Path | None, typer.Option("--gallery", help="Gallery to check the run against while importing.")
 ]
@@ -34,6 +43,12 @@ def import_folder(
     out: Out,
     model: Model = "",
     method: Method = "",
+    base_model: BaseModel = "",
+    training_data: TrainingData = "",
+    licence: Licence = "",
+    authors: Authors = "",
+    contact: Contact = "",
+    url: Url = "",
     gallery: AgainstGallery = None,
 ) -> None:
     """From a tree of folders, one per identity.
@@ -42,11 +57,13 @@ def import_folder(
     """
     from galleries.console import note, say
     from galleries.sources.folder import find_in_folder
+    from personalization_runs.run import RunCard
 
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
     tree = find_in_folder(source, follow_links=False)
     if tree.ignored:
         note(f"{len(tree.ignored)} files are no images and were left out: {', '.join(tree.ignored[:5])}")
-    say(_import(tree.images, source, out, model, method, gallery, tree.faults))
+    say(_import(tree.images, source, out, card, gallery, tree.faults))
 
 
 @import_app.command("table")
@@ -65,6 +82,12 @@ def import_table(
     ] = "",
     model: Model = "",
     method: Method = "",
+    base_model: BaseModel = "",
+    training_data: TrainingData = "",
+    licence: Licence = "",
+    authors: Authors = "",
+    contact: Contact = "",
+    url: Url = "",
     gallery: AgainstGallery = None,
 ) -> None:
     """From a table with other column names.
@@ -72,18 +95,21 @@ def import_table(
     Example: finer-rank run import table manifest.csv --column file_name=path --column identity=subject
     --where kind=generated --split-by method --out runs
     """
+    from dataclasses import replace
+
     from galleries.console import say
     from galleries.errors import Fault, Faults, FinerRankError, raise_if_any
     from galleries.image_set import column_names, new_folder
     from galleries.sources.table import find_in_table, open_table, parse_assignments, parse_conditions
-    from personalization_runs.run import GeneratedImage
+    from personalization_runs.run import GeneratedImage, RunCard
 
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
     known = column_names(GeneratedImage)
     columns, constants = parse_assignments(column or [], known), parse_assignments(constant or [], known)
     table = open_table(source)
     rows, faults = find_in_table(table, known, columns, constants, parse_conditions(where or []), images)
     if not split_by:
-        say(_import([found for found, _ in rows], source, out, model, method, gallery, faults))
+        say(_import([found for found, _ in rows], source, out, card, gallery, faults))
         return
     if model:
         raise FinerRankError("--model and --split-by: each run is named after its value; leave --model out")
@@ -103,7 +129,8 @@ def import_table(
         for value, members in groups.items():
             folder = folders[value]
             try:
-                made.append(_import(members, source, partial / folder, value, method, gallery, shown_as=out / folder))
+                own = replace(card, model=value)
+                made.append(_import(members, source, partial / folder, own, gallery, shown_as=out / folder))
             except Faults as error:
                 wrong += error.faults
         raise_if_any(str(source), [*faults, *wrong])
@@ -122,15 +149,23 @@ def import_hub(
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch on the hub.")] = None,
     model: Model = "",
     method: Method = "",
+    base_model: BaseModel = "",
+    training_data: TrainingData = "",
+    licence: Licence = "",
+    authors: Authors = "",
+    contact: Contact = "",
+    url: Url = "",
     gallery: AgainstGallery = None,
 ) -> None:
     """From a Hugging Face dataset."""
     from galleries.console import say
     from galleries.sources.hub import find_in_dataset
+    from personalization_runs.run import RunCard
 
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
     columns = {"identity": identity_column} | ({"prompt": prompt_column} if prompt_column else {})
     found = find_in_dataset(source, image_column, columns, split, revision)
-    say(_import(found, Path(source), out, model, method, gallery))
+    say(_import(found, Path(source), out, card, gallery))
 
 
 @import_app.command("reference-code")
@@ -140,36 +175,45 @@ def import_reference_code(
     images: Images = None,
     model: Model = "",
     method: Method = "",
+    base_model: BaseModel = "",
+    training_data: TrainingData = "",
+    licence: Licence = "",
+    authors: Authors = "",
+    contact: Contact = "",
+    url: Url = "",
     gallery: AgainstGallery = None,
 ) -> None:
     """From the table of the protocol's reference code (name, species, file_path, ref_path)."""
     from galleries.console import say
     from galleries.sources.reference_code import RUN_FILE, find_reference_code
+    from personalization_runs.run import RunCard
 
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
     found = find_reference_code(source / RUN_FILE if source.is_dir() else source, images)
-    say(_import(found, source, out, model, method, gallery))
+    say(_import(found, source, out, card, gallery))
 
 
 def _import(
     found: Any,
     source: Path,
     out: Path,
-    model: str,
-    method: str,
+    card: Any,
     gallery: Path | None,
     known_faults: Any = (),
     shown_as: Path | None = None,
 ) -> str:
+    from dataclasses import replace
+
     from galleries.console import progress_bars
     from galleries.gallery import Gallery
     from galleries.image_set import refuse_inside
-    from personalization_runs.run import Run, RunCard
+    from personalization_runs.run import Run
 
     refuse_inside(shown_as or out, source)
     against = Gallery.open(gallery) if gallery else None
-    card = RunCard(
-        model or out.resolve().name,
-        method=method,
+    card = replace(
+        card,
+        model=card.model or out.resolve().name,
         gallery=against.card.name if against else "",
         gallery_version=against.card.version if against else "",
     )

@@ -65,15 +65,21 @@ class RunCard:
     """What `run.toml` says of a run.
 
     Attributes:
+        training_data: what the method learned from besides the references; `none` where there is nothing.
+        licence: of the images.
+        contact: web page or address of whoever answers for the run.
         identifier: token that stands for the individual in prompts, such as `sks`; CLIP-T is also taken without it.
         mask_source: what drew the masks: a program with its version, or a person.
     """
 
     model: str
     authors: str = ""
+    contact: str = ""
     url: str = ""
+    licence: str = ""
     method: str = ""
     base_model: str = ""
+    training_data: str = ""
     gallery: str = ""
     gallery_version: str = ""
     identifier: str = ""

@@ -128,7 +128,11 @@ def simulate(
     card = RunCard(
         name,
         method=CLASS_ONLY if model.failure == "class-only" else "simulated",
-        base_model="critters",
+        base_model="none: drawn by galleries.critters",
+        training_data="none",
+        licence="MIT",
+        authors="Finer-Rank",
+        contact="the project's issue tracker",
         gallery=gallery.card.name,
         gallery_version=gallery.card.version,
         identifier=IDENTIFIER,
@@ -177,7 +181,8 @@ def _jobs(
             "category": category,
             "identity": "" if model.failure == "class-only" else identity,
             "prompt": f"a photo of a {token}{kind.name} {CONTEXTS[place]}",
-            "prompt_id": place,
+            # Its number, and not its place: all individuals have as many prompts, but each has places of its own.
+            "prompt_id": f"{k}",
             "seed": str(seed + k),
             "reference_file_name": reference.file_name if reference and model.failure != "class-only" else "",
         }

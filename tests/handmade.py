@@ -119,13 +119,13 @@ def write_gallery(folder: Path) -> Path:
     return folder
 
 
-def write_run(folder: Path) -> Path:
+def write_run(folder: Path, size: tuple[int, int] = (48, 48)) -> Path:
     """A run of two images of each dog of `write_gallery`, made from its reference."""
     rows = []
     for seed, (identity, number) in enumerate([(identity, n) for identity in ("rex", "tom") for n in range(2)]):
         row = {"file_name": f"images/{identity}_{number}.png", "identity": identity, "prompt": "a dog, asleep"}
         rows.append({**row, "reference_file_name": f"images/{identity}_0.png", "seed": str(number)})
-        save_noise(folder / row["file_name"], 1000 + seed)
+        save_noise(folder / row["file_name"], 1000 + seed, size)
     write_rows(folder / "metadata.csv", rows)
     (folder / "run.toml").write_text('model = "painter"\n')
     return folder

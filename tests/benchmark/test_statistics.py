@@ -2,10 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,15 +14,23 @@ from pytest import approx
 
 from benchmark.statistics import (
     EXACT_UP_TO,
+    N_RESAMPLES,
+    N_SIGN_FLIPS,
     Estimate,
+    PairedDifference,
     compare_paired,
     estimate_mean,
     estimate_mean_of_categories,
     estimate_mean_of_identities,
     estimate_ratio,
     holm,
+    rank_ranges,
+    resample_weights,
     sign_flip_p,
+    sign_flips,
 )
+
+Board = Mapping[str, Mapping[str, float]]
 
 
 def width(estimate: Estimate | None) -> float:
@@ -219,3 +228,134 @@ def test_the_smallest_p_is_the_p_of_differences_all_of_one_sign() -> None:
         a, b = {str(i): 1.0 for i in range(n)}, {str(i): 0.0 for i in range(n)}
         ((pair,), _) = compare_paired({"a": a, "b": b})
         assert pair.p == pair.smallest_p if n <= EXACT_UP_TO else pair.p >= pair.smallest_p
+
+
+def drawn_by_numpy(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Weights `[2000, n]` and signs `[N, n]`, each from one call."""
+    weights = np.random.default_rng(0).multinomial(n, [1 / n] * n, size=2000)
+    if n <= 14:
+        return weights, np.array([[1 - 2 * (i >> bit & 1) for bit in range(n)] for i in range(2**n)])
+    return weights, 1 - 2 * np.random.default_rng(0).integers(0, 2, size=(20_000, n))
+
+
+def assert_as_by_itself(pair: PairedDifference, board: Board) -> None:
+    """The pair's numbers are those of its own differences, resampled and flipped one by one."""
+    first, second = board[pair.first], board[pair.second]
+    differences = np.array([first[i] - second[i] for i in sorted(first.keys() & second.keys())])
+    n = len(differences)
+    weights, signs = drawn_by_numpy(n)
+    at_least = abs(differences.sum()) - 1e-12 * max(1, np.abs(differences).sum())
+    extreme = np.count_nonzero(np.abs((signs * differences).sum(axis=1)) >= at_least)
+    assert pair.n_identities == n
+    assert pair.p == (extreme / 2**n if n <= 14 else (extreme + 1) / 20_001)
+    assert pair.difference.value == approx(differences.mean(), rel=1e-13, abs=1e-15)
+    if n == 1:
+        assert (pair.difference.low, pair.difference.high) == (None, None)
+    else:
+        bounds = np.quantile((weights * differences).sum(axis=1) / n, [0.025, 0.975])
+        scale = max(1, *(abs(value) for run in board.values() for value in run.values()))
+        assert (pair.difference.low, pair.difference.high) == approx(tuple(bounds), abs=1e-12 * scale)
+
+
+runs_with_ties = st.dictionaries(
+    st.sampled_from([f"{i:02d}" for i in range(18)]),
+    st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.7, 1.0]) | st.floats(0, 1),
+    min_size=1,
+)
+
+
+@given(
+    st.lists(runs_with_ties, max_size=4),
+    st.lists(st.fixed_dictionaries({f"{i:02d}": st.floats(0, 1) for i in range(16)}), min_size=2, max_size=3),
+)
+@settings(max_examples=30, deadline=None)
+def test_each_pair_of_a_board_gets_the_numbers_of_that_pair_by_itself(
+    partial: list[dict[str, float]], complete: list[dict[str, float]]
+) -> None:
+    board = {f"run {i}": run for i, run in enumerate([*complete, *partial])}
+    sharing = [(a, b) for a, b in itertools.combinations(board, 2) if board[a].keys() & board[b].keys()]
+    pairs, ranks = compare_paired(board)
+    assert [(pair.first, pair.second) for pair in pairs] == sharing
+    for pair in pairs:
+        assert_as_by_itself(pair, board)
+    assert rank_ranges(board) == ranks
+
+
+def test_runs_that_differ_little_beside_their_scores_get_the_p_of_their_own_differences() -> None:
+    # Of scores this large, flipped sums round to more than what tells the ties of the small differences apart.
+    rng = np.random.default_rng(4)
+    large = dict(zip([f"{i:02d}" for i in range(40)], (rng.random(40) * 1e7).tolist(), strict=True))
+    board = {"other": dict.fromkeys(large, 0.5), "plain": large}
+    board["raised"] = large | {i: large[i] + 0.1 for i in ("03", "11", "29")}
+    board["moved"] = large | {"05": large["05"] + 0.1, "06": large["06"] - 0.2}
+    for pair in compare_paired(board)[0]:
+        assert_as_by_itself(pair, board)
+
+
+@pytest.mark.parametrize("n", [14, 15])
+def test_a_board_of_many_runs_gets_the_numbers_of_each_pair_by_itself(n: int) -> None:
+    rng = np.random.default_rng(7)
+    board = {f"run {i}": scores(rng, mean, n) for i, mean in enumerate(rng.uniform(0.5, 0.55, 75))}
+    pairs, _ = compare_paired(board)
+    assert len(pairs) == 75 * 74 / 2
+    for pair in pairs[::150]:
+        assert_as_by_itself(pair, board)
+
+
+def test_a_pairs_numbers_do_not_depend_on_the_other_runs() -> None:
+    rng = np.random.default_rng(8)
+    board = {name: scores(rng, mean, 30) for name, mean in (("a", 0.5), ("b", 0.51), ("c", 0.6), ("d", 0.1))}
+    for pair in compare_paired(board)[0]:
+        ((alone,), _) = compare_paired({name: board[name] for name in (pair.first, pair.second)})
+        assert (alone.difference, alone.p) == (pair.difference, pair.p)
+
+
+def test_the_order_of_runs_only_turns_the_differences() -> None:
+    rng = np.random.default_rng(5)
+    board = {name: scores(rng, mean, 25) for name, mean in (("a", 0.5), ("b", 0.51), ("c", 0.6))}
+    del board["b"]["animal-3"]
+    turned = {(pair.second, pair.first): pair for pair in compare_paired(dict(reversed(board.items())))[0]}
+    for pair in compare_paired(board)[0]:
+        other = turned[pair.first, pair.second]
+        assert (other.p, other.p_holm, other.difference.value) == (pair.p, pair.p_holm, -pair.difference.value)
+
+
+def test_holms_first_step_decides_how_many_runs_can_be_told_apart() -> None:
+    # 40 identities allow p = 1/20001: enough for the 990 pairs of 45 runs, not for the 1035 pairs of 46.
+    def board(n_runs: int) -> dict[str, dict[str, float]]:
+        return {f"{run:02d}": {str(i): float(run) for i in range(40)} for run in range(n_runs)}
+
+    assert [(r.name, r.best, r.worst, r.tied_with_best) for r in rank_ranges(board(45))] == [
+        (f"{44 - place:02d}", place + 1, place + 1, place == 0) for place in range(45)
+    ]
+    assert {(r.best, r.worst, r.tied_with_best) for r in rank_ranges(board(46))} == {(1, 46, True)}
+    # A run that shares no identity with them adds no pair; it may hold any place.
+    with_foreign = {r.name: (r.best, r.worst) for r in rank_ranges(board(45) | {"foreign": {"another": 50.0}})}
+    assert with_foreign == {f"{44 - place:02d}": (place + 1, place + 2) for place in range(45)} | {"foreign": (1, 46)}
+
+
+def test_ranges_are_those_of_the_comparison_where_some_runs_lack_identities() -> None:
+    rng = np.random.default_rng(6)
+    board = {f"run {i}": scores(rng, mean, 30) for i, mean in enumerate([0.3, 0.31, 0.32, 0.5, 0.5, 0.9])}
+    del board["run 1"]["animal-0"], board["run 4"]["animal-1"]
+    ranks = rank_ranges(board)
+    assert ranks == compare_paired(board)[1]
+    assert len({(r.best, r.worst) for r in ranks}) > 2
+
+
+def test_a_run_alone_is_first_and_a_mean_that_is_no_number_is_refused() -> None:
+    (alone,) = rank_ranges({"a": {"x": 0.25, "y": 0.75}})
+    assert (alone.mean, alone.best, alone.worst, alone.tied_with_best) == (0.5, 1, 1, True)
+    assert rank_ranges({}) == []
+    for compare in (rank_ranges, compare_paired):
+        with pytest.raises(ValueError, match="b has a mean that is not a finite number"):
+            compare({"a": {"x": 0.5}, "b": {"x": math.nan}})
+
+
+@pytest.mark.parametrize("n", [1, 2, 14, 15, 100, 700])
+def test_the_draws_are_those_of_one_call_of_numpys_generator(n: int) -> None:
+    weights, signs = drawn_by_numpy(n)
+    np.testing.assert_array_equal(resample_weights(n), weights)
+    np.testing.assert_array_equal(sign_flips(n), signs)
+    assert resample_weights(n).shape == (N_RESAMPLES, n)
+    assert sign_flips(n).shape == (2**n if n <= EXACT_UP_TO else N_SIGN_FLIPS, n)

@@ -26,7 +26,7 @@ def gallery(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return declare(write_run(tmp_path / "painted"), "painter", "2")
+    return declare(write_run(tmp_path / "painted", (64, 64)), "painter", "2")
 
 
 def into_zip(run: Path, archive: Path, inside: str = "painted/") -> None:

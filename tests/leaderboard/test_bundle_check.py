@@ -228,6 +228,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, list[Any]]], Any], str]] = {
     "nobody": ("queries", _set("identity", 0, " "), "identity: empty"),
     "another identity": ("queries", _set("identity", 0, "rex"), "category: another one"),
     "twice": ("queries", _copy_row, "row 15: file_name: asks for the same identity twice"),
+    "some copies": ("queries", _set("is_copy", 0, True), "copy_rate.value: 0, but queries.parquet gives 0.0666"),
+    "no copies": ("queries", lambda c: c.pop("is_copy"), "is_copy: no such column"),
     "left out": ("queries", _cut_last, "queries.parquet has 14 rows"),
     "extra column": ("queries", lambda c: c.update(extra=[1.0] * 15), "extra: unknown column"),
     "no column": ("queries", lambda c: c.pop("seed"), "seed: no such column"),
@@ -313,6 +315,10 @@ RECORDS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "skipped": (lambda r: r.update(n_images_left_out=2), "n_images_left_out: 2, not in 0 … 0"),
     "fingerprint": (lambda r: r["embedder"].update(fingerprint="0" * 64), "embedder.fingerprint"),
     "author": (lambda r: r["run"].pop("authors"), "run.authors: missing"),
+    "contact": (lambda r: r["run"].update(contact=" "), "run.contact: empty"),
+    "licence": (lambda r: r["run"].update(licence="x" * 2001), "run.licence: 2001 characters"),
+    "no copy rate": (lambda r: r.pop("copy_rate"), "copy_rate: missing"),
+    "more identities": (lambda r: r.update(n_gallery_identities=9), "n_gallery_identities: 9, but"),
     "other model": (lambda r: r["run"].update(name="x", model="x"), "is not the model of the manifest"),
     "other gallery": (lambda r: r["gallery"].update(table_sha256="0" * 64), "is not the gallery of the manifest"),
     "deep": (lambda r: r["run"].update(parameters={"a": json.loads("[" * 50 + "]" * 50)}), "levels deep"),
@@ -599,7 +605,7 @@ def test_one_similarity_everywhere_is_held_for_review(tmp_path: Path) -> None:
     write_rows(zoo / "metadata.csv", [row for row in rows_of(zoo) if row["split"] != "reference"])
     drop_column(run, "reference_file_name")
     for path in [*(zoo / "images").iterdir(), *(run / "images").iterdir()]:
-        noise(1).save(path)
+        noise(1, (64, 64)).save(path)
     code, _, err = command("add", run, "-g", zoo, "-e", "classical:", "--out", tmp_path / "board")
     assert code == 0, err
     lines = notes_of(tmp_path / "board")

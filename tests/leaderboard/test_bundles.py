@@ -31,6 +31,9 @@ import finer_rank
 CARD = """model = "{model}"
 method = "lora"
 base_model = "sdxl"
+training_data = "none"
+licence = "CC-BY-4.0"
+contact = "https://example.org"
 authors = "A. B."
 gallery = "zoo"
 gallery_version = "{version}"
@@ -49,7 +52,7 @@ def draw(path: Path, animal: str, number: int, likeness: float = 0.5) -> None:
     key = list(animal.encode())
     mixed = likeness * patches(*key) + (1 - likeness) * patches(*key, number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mixed.astype(np.uint8)).resize((40, 32), Image.Resampling.BILINEAR).save(path)
+    Image.fromarray(mixed.astype(np.uint8)).resize((80, 64), Image.Resampling.BILINEAR).save(path)
 
 
 def write_zoo(folder: Path, encounters: bool = False) -> Path:
@@ -256,7 +259,8 @@ def test_the_same_inputs_give_the_same_bytes_wherever_they_lie(
 
 
 def test_the_score_is_that_of_another_implementation(tmp_path: Path) -> None:
-    gallery, run = write_dogs(tmp_path / "zoo"), declare(write_painted_dogs(tmp_path / "run"), "painter", "2")
+    gallery = write_dogs(tmp_path / "zoo")
+    run = declare(write_painted_dogs(tmp_path / "run", (64, 64)), "painter", "2")
     bundle = add(run, gallery, tmp_path / "board")
     near = pq.read_table(record_of(bundle) / "neighbours.parquet").to_pandas()
     of_query = [
@@ -279,7 +283,12 @@ def test_a_bundle_of_the_same_name_is_refused_before_anything_is_scored(
     assert (bundle / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("field", ["model", "method", "base_model", "authors", "gallery", "gallery_version"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "model", "method", "base_model", "training_data", "licence", "authors", "contact", "gallery", "gallery_version",
+    ],
+)  # fmt: skip
 def test_what_a_submission_declares_is_asked_for(field: str, zoo: Path, painter: Path, tmp_path: Path) -> None:
     lines = (painter / "run.toml").read_text(encoding="utf-8").splitlines()
     (painter / "run.toml").write_text("\n".join(line for line in lines if not line.startswith(f"{field} =")))
@@ -320,7 +329,7 @@ def test_all_faults_are_listed_at_once(zoo: Path, painter: Path, tmp_path: Path,
     (painter / "images" / "ben_0.png").write_bytes(b"")
     done = cli("leaderboard", "add", painter, "-g", zoo, "-e", "classical:", "--out", tmp_path / "board")
     assert (done.returncode, done.stdout) == (2, "")
-    assert not lacking(done.stderr, "7 faults", "method", "'adda'", "is 'ada' meant?", "ben_0.png: the file is empty")
+    assert not lacking(done.stderr, "10 faults", "method", "'adda'", "is 'ada' meant?", "ben_0.png: the file is empty")
     assert not (tmp_path / "board").exists()
 
 
@@ -346,7 +355,12 @@ def test_what_will_be_held_for_review_is_said(zoo: Path, painter: Path, tmp_path
         shutil.copyfile(zoo / "images" / f"{row['identity']}_0.png", painter / row["file_name"])
     done = cli("leaderboard", "add", painter, "-g", zoo, "-e", "classical:", "--out", tmp_path / "board")
     assert done.returncode == 0, done.stderr
-    for what in ("identical to another one", "15 images are photos of the gallery", "similarity above 0.999"):
+    for what in (
+        "identical to another one",
+        "15 images are photos of the gallery",
+        "similarity above 0.999",
+        "copy rate 1.000",
+    ):
         assert any("will be held for review" in line and what in line for line in done.stderr.splitlines()), what
 
 

@@ -1,5 +1,6 @@
 """`finer-rank run import` makes runs of whatever a generator left behind."""
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,24 @@ def test_a_tree_is_imported_for_a_gallery(tmp_path: Path, zoo: Path, photo: Draw
     assert len(run.images) == 4
     assert labels_of(run) == labels_of(Run.open(tmp_path / "outputs"))
     assert cli("run", "check", tmp_path / "runs/ip", "--gallery", zoo).returncode == 0
+
+
+SUBMITTED = {
+    "method": "lora", "base_model": "sdxl", "training_data": "none", "licence": "CC-BY-4.0", "authors": "A. B.",
+    "contact": "https://example.org", "url": "https://example.org/paper",
+}  # fmt: skip
+
+
+def test_what_a_submission_declares_is_told_while_importing(
+    tmp_path: Path, zoo: Path, manifest: Path, cli: Cli
+) -> None:
+    said = [word for key, value in SUBMITTED.items() for word in (f"--{key.replace('_', '-')}", value)]
+    order = ("run", "import", "table", manifest, *OURS, "--where", "kind=generated", "--images", tmp_path / "files")
+    done = cli(*order, *said, "--split-by", "method", "--gallery", zoo, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    for folder, model in (("IP-Adapter", "IP-Adapter"), ("LoRA_r_8", "LoRA r=8")):
+        card = tomllib.loads((tmp_path / "runs" / folder / "run.toml").read_text(encoding="utf-8"))
+        assert card == {"model": model, "gallery": "zoo", "gallery_version": "2", **SUBMITTED}
 
 
 @pytest.fixture

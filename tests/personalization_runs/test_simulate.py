@@ -125,3 +125,13 @@ def test_what_makes_no_sense_is_refused(
 
 def test_a_gallery_of_photos_is_refused(refusal: Refusal, zoo: Path, tmp_path: Path) -> None:
     assert "no gallery of critters" in refusal("run", "simulate", "-g", zoo, "--out", tmp_path / "run")
+
+
+def test_a_simulated_run_can_be_submitted_as_it_is(critters: Gallery, tmp_path: Path, cli: Cli) -> None:
+    run = drawn(critters, tmp_path / "faithful", SimulatedModel())
+    assert (run.card.method, run.card.base_model) == ("simulated", "none: drawn by galleries.critters")
+    added = cli("leaderboard", "add", run.root, "-g", critters.root, "-e", "classical", "--out", tmp_path / "board")
+    assert added.returncode == 0, added.stderr
+    [bundle] = (tmp_path / "board").iterdir()
+    assert list((bundle / "thumbnails").iterdir())
+    assert cli("leaderboard", "check", bundle).returncode == 0

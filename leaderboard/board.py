@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from galleries.errors import Fault, FinerRankError
 from leaderboard.bundle import MANIFEST, SCHEMA, folded, incomplete
-from leaderboard.bundle_check import CheckedBundle
+from leaderboard.bundle_check import CheckedBundle, find_bundles
 from leaderboard.record_schema import RECORD
 from leaderboard.schema import read_json
 
@@ -120,6 +120,24 @@ def read_entries(folders: Sequence[Path]) -> dict[str, Entry]:
             raise FinerRankError(f"{path}: {wrong[0]}; name bundles of this format, or leave --before out")
         found[folder.resolve().name] = Entry(incomplete(manifest), of)
     return found
+
+
+def embedders_on_board(folder: Path, gallery: str, version: str) -> dict[str, str]:
+    """Fingerprint → spec of the encoders by which the bundles of a gallery version in a folder were scored.
+
+    Raises:
+        FinerRankError: there is none, or a bundle cannot be read.
+    """
+    entries = read_entries(find_bundles([folder])) if folder.is_dir() and any(folder.iterdir()) else {}
+    found = {
+        summary["embedder"]["fingerprint"]: str(summary["embedder"]["spec"])
+        for entry in entries.values()
+        for summary in entry.records
+        if (summary["gallery"]["name"], summary["gallery"]["version"]) == (gallery, version)
+    }
+    if not found:
+        raise FinerRankError(f"{folder}: no bundle on {gallery} {version} says which encoders; name them: --embedder")
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def faults_between(bundles: Sequence[HasManifest]) -> Iterator[tuple[Path, Fault]]:

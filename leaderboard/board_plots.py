@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmark.copies import COPY_LIMIT
 from benchmark.report import ANCHOR_NAMES
 from galleries.errors import printable
 from galleries.figures import check_format, plain, save_figure
-from leaderboard.standings import CARDS, COPY_LIMIT, Embedder, Estimate, MetricCard, Row, Standings
+from leaderboard.standings import CARDS, Embedder, Estimate, MetricCard, Row, Standings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

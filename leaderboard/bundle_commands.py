@@ -23,8 +23,11 @@ def add(
     run: Annotated[Path, typer.Argument(help="Run folder, or a .zip, .tar.gz or .tgz of one.")],
     gallery: GalleryOption,
     embedder: Annotated[
-        list[str], typer.Option("--embedder", "-e", help="An encoder of the board, as for evaluate. Repeatable.")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--embedder", "-e", help="As for evaluate, repeatable. Without: the encoders of the board's other bundles."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of bundles, to which this one is added.")] = Path(
         "leaderboard/records"
     ),
@@ -54,17 +57,23 @@ def add(
     from benchmark.options import load_embedders
     from benchmark.protocol import Options
     from galleries.console import note, progress_bars, say
-    from galleries.errors import below, raise_if_any
+    from galleries.errors import FinerRankError, below, raise_if_any
     from galleries.gallery import Gallery
     from leaderboard.archives import is_archive, unpacked
+    from leaderboard.board import embedders_on_board
     from leaderboard.bundle import bundle_name
     from leaderboard.bundle import incomplete as reasons_of
     from leaderboard.submission import contract_faults, refuse_bundle, score, write_bundle
     from personalization_runs.run import Run
 
-    embedders, root = load_embedders(embedder, None, None, None, "fp32", device, store)
-    judge = load_embedders([clip_t], None, None, None, "fp32", device, store)[0][0] if clip_t else None
     opened_gallery, gallery_faults = Gallery.load(gallery)
+    card = opened_gallery.card
+    on_board = {} if embedder else embedders_on_board(out, card.name, card.version)
+    embedders, root = load_embedders(embedder or list(on_board.values()), None, None, None, "fp32", device, store)
+    for other in embedders:
+        if on_board and other.fingerprint not in on_board:
+            raise FinerRankError(f"{out}: {other.spec} is another encoder here than on the board; name it: --embedder")
+    judge = load_embedders([clip_t], None, None, None, "fp32", device, store)[0][0] if clip_t else None
     with unpacked(run) if is_archive(run) else nullcontext(run) as folder, progress_bars() as progress:
         opened, faults = Run.load(folder)
         faults += contract_faults(opened, opened_gallery, incomplete)
@@ -72,7 +81,6 @@ def add(
         faults += opened.image_faults(progress("checking images", len(opened.images)) if progress else None)
         # Named as the user named it, and not after a temporary folder.
         raise_if_any("cannot be submitted", [*below(gallery, gallery_faults), *below(run, faults)])
-        card = opened_gallery.card
         refuse_bundle(out / bundle_name({"name": card.name, "version": card.version}, opened.card.model))
         options = Options(batch_size=batch_size, prompt_judge=judge)
         records, remarks = score(opened_gallery, opened, embedders, root, options, progress, note)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +40,6 @@ class Table:
         kinds = ((MODEL, of.rows), (ANCHOR, of.anchors), (INCOMPLETE, of.incomplete))
         return [(kind, row) for kind, rows in kinds for row in rows]
 
-    def summary(self, row: Row) -> Mapping[str, Any]:
-        """The record of a row; empty of anchors that belong to the gallery."""
-        records = self.board.records[self.embedder.fingerprint]
-        return next((record.summary for bundle, record in records if bundle.name == row.bundle), {})
-
-    def similarity_to(self, row: Row) -> str:
-        """What a row's similarity is to; two kinds are never compared."""
-        known = bool(_known(row.scores.get("similarity")))
-        return str(self.summary(row).get("pairwise_similarity", {}).get("to", "")) if known else ""
-
-    def prompt_judge(self, row: Row) -> str:
-        """The encoder by which a row's CLIP-T is."""
-        known = bool(_known(row.scores.get("clip_t")))
-        return str(self.summary(row).get("prompt_fidelity", {}).get("embedder", "")) if known else ""
-
 
 def as_json(tables: Sequence[Table], cards: Sequence[MetricCard]) -> str:
     """One document: `{"boards": [{gallery, version, protocol, embedder, …, rows, anchors, incomplete}]}`."""
@@ -74,8 +60,8 @@ def as_json(tables: Sequence[Table], cards: Sequence[MetricCard]) -> str:
                     "n_queries": row.n_queries,
                     "n_identities": row.n_identities,
                     "scores": scores,
-                    "similarity_to": table.similarity_to(row) or None,
-                    "clip_t_by": table.prompt_judge(row) or None,
+                    "similarity_to": row.similarity_to or None,
+                    "clip_t_by": row.clip_t_by or None,
                     "flags": list(row.flags),
                     "declared": _declared(table, row),
                 }
@@ -125,8 +111,8 @@ def as_csv(tables: Sequence[Table], cards: Sequence[MetricCard]) -> str:
                     "n_queries": "" if row.n_queries is None else row.n_queries,
                     "n_identities": "" if row.n_identities is None else row.n_identities,
                     **{column: cell for card in cards for column, cell in _cells(card, row).items()},
-                    "similarity_to": table.similarity_to(row),
-                    "clip_t_by": _guarded(table.prompt_judge(row)),
+                    "similarity_to": row.similarity_to,
+                    "clip_t_by": _guarded(row.clip_t_by),
                     "flags": _guarded("; ".join(row.flags)),
                     **{field: _guarded(value) for field, value in _declared(table, row).items()},
                 }
@@ -279,8 +265,8 @@ def model_cards(tables: Sequence[Table], cards: Sequence[MetricCard]) -> dict[st
                 estimate = _known(row.scores.get(card.key))
                 if estimate:
                     bounds = {key: estimate[key] for key in ("low", "high") if estimate[key] is not None}
-                    to = {"to": table.similarity_to(row)} if card.key == "similarity" else {}
-                    by = {"by": table.prompt_judge(row)} if card.key == "clip_t" else {}
+                    to = {"to": row.similarity_to} if card.key == "similarity" else {}
+                    by = {"by": row.clip_t_by} if card.key == "clip_t" else {}
                     args = {**({"confidence": 0.95, **bounds} if bounds else {}), **to, **by}
                     results.setdefault(file_name, []).append(
                         EvalResult(
@@ -332,7 +318,7 @@ def _columns(table: Table, cards: Sequence[MetricCard]) -> list[Column]:
     rows = [*table.standings.rows, *table.standings.anchors]
     columns = []
     for card in cards:
-        kind_of = {"similarity": table.similarity_to, "clip_t": table.prompt_judge}.get(card.key)
+        kind_of = {"similarity": attrgetter("similarity_to"), "clip_t": attrgetter("clip_t_by")}.get(card.key)
         kinds = {row.bundle: kind_of(row) for row in rows if row.bundle} if kind_of else {}
         present = sorted({kinds.get(row.bundle, "") for row in rows if _known(row.scores.get(card.key))})
         for kind in present:
@@ -398,7 +384,7 @@ def _cells(card: MetricCard, row: Row) -> dict[str, Any]:
 
 
 def _declared(table: Table, row: Row) -> dict[str, str]:
-    run = table.summary(row).get("run", {})
+    run = next((bundle.run for bundle in table.board.bundles if bundle.name == row.bundle), {})
     return {field: str(run.get(field, "")) for field in OF_RUN}
 
 

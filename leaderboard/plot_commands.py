@@ -83,7 +83,7 @@ def pareto(
     chosen, panels, notes = _read(folders, out, gallery, embedder)
     drawn = []
     for panel in panels:
-        measure, left_out = _measure(chosen, panel, against)
+        measure, left_out = _measure(panel, against)
         notes += left_out
         if measure:
             drawn.append((panel, measure, _rank_correlation(panel, measure) if against == "similarity" else ""))
@@ -166,7 +166,7 @@ def _read(
     return board, panels, notes
 
 
-def _measure(board: "Board", panel: "Panel", against: str) -> "tuple[Measure | None, list[str]]":
+def _measure(panel: "Panel", against: str) -> "tuple[Measure | None, list[str]]":
     """Values of the models that have one and are measured alike, and what is said of the others.
 
     Where several kinds of measurement are there, the one of most models is drawn.
@@ -174,18 +174,17 @@ def _measure(board: "Board", panel: "Panel", against: str) -> "tuple[Measure | N
     from benchmark.report import SIMILARITY_NAMES
     from leaderboard.board_plots import Measure
 
-    records = {bundle.name: record.summary for bundle, record in board.records[panel.embedder.fingerprint]}
     kinds: dict[str, dict[str, Any]] = {}
     lacking = []
     for row in panel.standings.rows:
-        estimate, summary = row.scores.get(against), records[row.bundle]
+        estimate = row.scores.get(against)
         if estimate is None or not _is_known(estimate):
             lacking.append(row.model)
             continue
         if against == "similarity":
-            kind = SIMILARITY_NAMES.get(summary["pairwise_similarity"]["to"], "similarity")
+            kind = SIMILARITY_NAMES.get(row.similarity_to, "similarity")
         else:
-            kind = f"CLIP-T by {summary['prompt_fidelity'].get('embedder', 'an unknown encoder')}"
+            kind = f"CLIP-T by {row.clip_t_by or 'an unknown encoder'}"
         kinds.setdefault(kind, {})[row.bundle] = estimate
     if not kinds:
         return None, []

@@ -118,6 +118,8 @@ class Row:
         ranks: the places that it may hold, by paired tests with Holm's correction; None where `rank` is.
         scores: metric of `CARDS` → estimate.
         flags: what a reader must know before the number.
+        similarity_to: what the pairwise similarity is to: values of different kinds are never compared.
+        clip_t_by: the encoder of CLIP-T.
     """
 
     model: str
@@ -129,6 +131,8 @@ class Row:
     n_queries: int | None = None
     n_identities: int | None = None
     flags: tuple[str, ...] = ()
+    similarity_to: str = ""
+    clip_t_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -288,6 +292,8 @@ def _row(bundle: PublishedBundle, record: PublishedRecord, category: str) -> Row
         model=bundle.model, bundle=bundle.name, rank=None, ranks=None, tied_with_best=False, scores=scores,
         n_queries=part["n_queries"], n_identities=part["n_identities"],
         flags=(*(("copies",) if copies and copies["value"] > COPY_LIMIT else ()), *bundle.incomplete),
+        similarity_to=str(summary["pairwise_similarity"].get("to", "")) if scores.get("similarity") else "",
+        clip_t_by=str(summary["prompt_fidelity"].get("embedder", "")) if scores.get("clip_t") else "",
     )  # fmt: skip
 
 

@@ -103,7 +103,18 @@ class BoardData:
         def entry(row: Row, of_model: bool) -> list[Any]:
             best, worst = row.ranks or (None, None)
             who = places[row.bundle] if of_model else row.model
-            fixed = [who, row.rank, best, worst, row.tied_with_best, row.n_queries, row.n_identities, list(row.flags)]
+            fixed = [
+                who,
+                row.rank,
+                best,
+                worst,
+                row.tied_with_best,
+                row.n_queries,
+                row.n_identities,
+                list(row.flags),
+                row.similarity_to,
+                row.clip_t_by,
+            ]
             return fixed + [_estimate(row.scores.get(card.key)) for card in CARDS]
 
         return {

@@ -2,8 +2,9 @@
 // The table of models on a gallery.
 (() => {
   const { element, svg, state, load, number, interval, name } = finerRank;
-  const FIXED = 8; // entries of a row before its scores
+  const FIXED = 10; // entries of a row before its scores
   const DEFAULT = ["mAP", "AUC", "identity_retention", "similarity", "clip_t", "copy_rate"];
+  const KINDS = { own_reference: "to its own reference", all_references: "to all references", gallery_photos: "to gallery photos" };
   const byId = (id) => document.getElementById(id);
   let board, metrics, shownColumns, standings;
 
@@ -17,6 +18,7 @@
     queries: entry[5],
     identities: entry[6],
     flags: entry[7],
+    kinds: { similarity: entry[8], clip_t: entry[9] },
     scores: Object.fromEntries(metrics.map((metric, i) => [metric.key, entry[FIXED + i] ?? null])),
   });
 
@@ -118,6 +120,8 @@
     const [value, low, high] = estimate;
     cell.append(element("span", { class: isFlagged ? "value flagged" : "value" }, number(value)));
     if (low !== null) cell.append(element("span", { class: "bounds" }, ` [${number(low)}, ${number(high)}]`));
+    const kind = row.kinds[column.key];
+    if (kind) cell.append(element("span", { class: "measured" }, KINDS[kind] ?? `by ${kind}`));
     if (isFlagged) cell.append(element("span", { class: "flag" }, " copies"));
     if (column.key === "mAP") cell.append(bar(estimate, anchors, end));
     return cell;

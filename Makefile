@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: .venv/.installed ## draw a gallery and five models' images, score them, compare them, look at the neighbours
+demo: .venv/.installed ## draw a gallery and five models' images, score them, compare them, look at the neighbours, build the board's site
 	rm -rf demo
 	$(BIN)/finer-rank demo --out demo
 	$(BIN)/finer-rank evaluate --gallery demo/gallery --run demo/runs --embedder critter-reid --embedder classical --out demo/records
@@ -16,7 +16,8 @@ demo: .venv/.installed ## draw a gallery and five models' images, score them, co
 	$(BIN)/finer-rank compare demo/records --by embedder
 	$(BIN)/finer-rank neighbours demo/records/look-alike--critter-reid* --worst 4 --out demo/strips.png
 	$(BIN)/finer-rank calibrate --gallery demo/gallery --images 1 --out demo/calibration --plot demo/calibration.png
-	@echo "Look at demo/strips.png and demo/calibration.png. The records are in demo/records."
+	$(BIN)/finer-rank leaderboard build leaderboard/records --out demo/site
+	@echo "Open demo/site/index.html in a browser. Look at demo/strips.png and demo/calibration.png. The records are in demo/records."
 
 test: .venv/.installed ## what has to pass before a change lands
 	$(BIN)/ruff check .

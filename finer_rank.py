@@ -15,6 +15,7 @@ import benchmark.embedder_commands
 import benchmark.gallery_commands
 import benchmark.language_judge_commands
 import galleries.commands
+import leaderboard.bench_command
 import leaderboard.bundle_commands
 import leaderboard.commands
 import leaderboard.export_command
@@ -43,6 +44,8 @@ app.add_typer(benchmark.ablation_commands.app)
 app.add_typer(benchmark.calibrate_command.app)
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
 app.add_typer(benchmark.language_judge_commands.app)
+benchmark.commands.bench.add_typer(leaderboard.bench_command.app)
+app.add_typer(benchmark.commands.bench, name="bench")
 app.add_typer(leaderboard.commands.app)
 leaderboard.bundle_commands.app.add_typer(leaderboard.site_commands.app)
 app.add_typer(leaderboard.bundle_commands.app, name="leaderboard")

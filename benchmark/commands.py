@@ -22,6 +22,7 @@ from benchmark.options import (
 from galleries.options import AsJson
 
 app = typer.Typer()
+bench = typer.Typer(no_args_is_help=True, help="Measure speed on made data.")
 
 
 @app.command()
@@ -187,9 +188,8 @@ def doctor(as_json: AsJson = False) -> None:
         print_table(title, ["", ""], [[key, str(value)] for key, value in part.items()])
 
 
-@app.command()
-def bench(
-    what: Annotated[str, typer.Argument(help="ranking: exact ranks against the bare matrix product.")] = "ranking",
+@bench.command()
+def ranking(
     queries: Annotated[int, typer.Option(min=1, help="Generated images.")] = 1000,
     gallery: Annotated[int, typer.Option(min=2, help="Photos.")] = 100_000,
     dim: Annotated[int, typer.Option(min=1, help="Length of an embedding.")] = 512,
@@ -197,12 +197,11 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed as ratios, side by side in this process, on made data."""
+    """Exact ranks against the bare matrix product, side by side in this process, on made data."""
     from benchmark.bench import bench_ranking
     from galleries.console import print_json, print_table
     from galleries.errors import FinerRankError
 
-    one_of("bench", what, ("ranking",))
     if relevant >= gallery:
         raise FinerRankError(f"--relevant {relevant}: must be less than --gallery {gallery}")
     found = bench_ranking(queries, gallery, dim, relevant, repeats)

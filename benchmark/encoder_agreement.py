@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.embedders.zoo import SEEN_STATES
-from benchmark.statistics import LEVEL, N_RESAMPLES, SEED, Estimate, Floats, PairedDifference, compare_paired, holm
+from benchmark.statistics import (
+    LEVEL,
+    N_RESAMPLES,
+    SEED,
+    Estimate,
+    Floats,
+    PairedDifference,
+    Signs,
+    compare_paired,
+    holm,
+)
 from galleries.errors import FinerRankError
 
 if TYPE_CHECKING:
@@ -246,7 +256,7 @@ def encoder_agreement(
             raise ValueError(f"{first} and {second} share {'one run' if runs else 'no run'}; an order needs two")
     if not shared:
         raise ValueError("no identity is shared by all records")
-    pairs = tuple(embedder_pair(means, first, second) for first, second in itertools.combinations(embedders, 2))
+    pairs = tuple(embedder_pairs({embedder: means[embedder] for embedder in embedders}))
     places = _places(means, shared)
     tau = {frozenset((pair.first, pair.second)): pair.tau for pair in pairs}
     for embedder in embedders:
@@ -294,18 +304,29 @@ def tau_interval(first: Floats, second: Floats) -> tuple[float | None, float | N
     Returns:
         The bounds, None if there are fewer than two identities or nothing is left, and how many were left out.
     """
-    n_runs, n = first.shape
+    return _tau_intervals([first, second], [(0, 1)])[0, 1]
+
+
+def _tau_intervals(
+    scores: Sequence[Floats], pairs: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[float | None, float | None, int]]:
+    """`tau_interval` of pairs of embedders, which share what is drawn; `scores` are all of the same shape."""
+    n_runs, n = scores[0].shape
     if n < 2:
-        return None, None, 0
+        return dict.fromkeys(pairs, (None, None, 0))
     rng = np.random.default_rng(SEED)
-    draws = []
+    draws: dict[tuple[int, int], list[Floats]] = {pair: [] for pair in pairs}
     step = max(1, min(N_RESAMPLES, 4_000_000 // (n_runs * max(n, n_runs))))
     for start in range(0, N_RESAMPLES, step):
         weights = rng.multinomial(n, [1 / n] * n, size=min(step, N_RESAMPLES - start))
         # Not a matrix product: its last bits depend on the number of threads.
-        drawn = [(weights[:, None, :] * scores).sum(axis=2) / n for scores in (first, second)]
-        draws.append(_tau_b_of_rows(*drawn))
-    taus = np.concatenate(draws)
+        orders = [_order_of_rows((weights[:, None, :] * own).sum(axis=2) / n) for own in scores]
+        for first, second in pairs:
+            draws[first, second].append(_tau_b_of_orders(orders[first], orders[second]))
+    return {pair: _bounds(np.concatenate(own)) for pair, own in draws.items()}
+
+
+def _bounds(taus: Floats) -> tuple[float | None, float | None, int]:
     defined = taus[~np.isnan(taus)]
     if len(defined) == 0:
         return None, None, N_RESAMPLES
@@ -315,29 +336,48 @@ def tau_interval(first: Floats, second: Floats) -> tuple[float | None, float | N
 
 def _tau_b_of_rows(first: Floats, second: Floats) -> Floats:
     """`[rows]` tau-b of each row of `first` with that of `second`, both `[rows, runs]`; NaN where undefined."""
-    one, other = np.triu_indices(first.shape[1], k=1)
-    signs = []
-    for scores in (first, second):
-        rounded = scores.round(DECIMALS)
-        signs.append(np.sign(rounded[:, one] - rounded[:, other]).astype(np.int8))
-    agreement = (signs[0] * signs[1]).sum(axis=1, dtype=np.int64)
-    untied = [np.count_nonzero(sign, axis=1).astype(np.float64) for sign in signs]
+    return _tau_b_of_orders(_order_of_rows(first), _order_of_rows(second))
+
+
+def _order_of_rows(scores: Floats) -> tuple[Signs, Floats]:
+    """Of each row of `[rows, runs]`: the sign of the difference of each two runs, and how many are not tied."""
+    one, other = np.triu_indices(scores.shape[1], k=1)
+    rounded = scores.round(DECIMALS)
+    signs = np.sign(rounded[:, one] - rounded[:, other]).astype(np.int8)
+    return signs, np.count_nonzero(signs, axis=1).astype(np.float64)
+
+
+def _tau_b_of_orders(first: tuple[Signs, Floats], second: tuple[Signs, Floats]) -> Floats:
+    agreement = (first[0] * second[0]).sum(axis=1, dtype=np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        tau: Floats = agreement / np.sqrt(untied[0] * untied[1])
+        tau: Floats = agreement / np.sqrt(first[1] * second[1])
     return tau
 
 
-def embedder_pair(means: Means, first: str, second: str) -> EmbedderPair:
-    """How alike two embedders order the runs that both have judged, two or more."""
-    runs = sorted(means[first].keys() & means[second].keys())
-    identities = _shared([means[embedder][run] for embedder in (first, second) for run in runs])
-    scores = [
-        np.array([[means[embedder][run][identity] for identity in identities] for run in runs])
-        for embedder in (first, second)
-    ]
-    tau = kendall_tau_b(*([_mean(row) for row in of.tolist()] for of in scores))
-    low, high, n_undefined = tau_interval(*scores) if tau is not None else (None, None, 0)
-    return EmbedderPair(first, second, tau, low, high, len(runs), len(identities), n_undefined)
+def embedder_pairs(means: Means) -> list[EmbedderPair]:
+    """How alike each two embedders order the runs that both have judged; without those that share fewer than two."""
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[str, str]]] = {}
+    place: dict[tuple[str, str], int] = {}
+    for first, second in itertools.combinations(means, 2):
+        runs = sorted(means[first].keys() & means[second].keys())
+        if len(runs) >= 2:
+            identities = _shared([means[embedder][run] for embedder in (first, second) for run in runs])
+            alike.setdefault((tuple(runs), tuple(identities)), []).append((first, second))
+            place[first, second] = len(place)
+    found = []
+    for (runs_of, identities_of), pairs in alike.items():
+        names = sorted({name for pair in pairs for name in pair})
+        scores = [np.array([[means[name][run][i] for i in identities_of] for run in runs_of]) for name in names]
+        values = [[_mean(row) for row in own.tolist()] for own in scores]
+        at = {name: i for i, name in enumerate(names)}
+        taus = {(at[a], at[b]): kendall_tau_b(values[at[a]], values[at[b]]) for a, b in pairs}
+        intervals = _tau_intervals(scores, [pair for pair, tau in taus.items() if tau is not None])
+        for first, second in pairs:
+            pair = at[first], at[second]
+            low, high, n_undefined = intervals.get(pair, (None, None, 0))
+            sizes = len(runs_of), len(identities_of)
+            found.append(EmbedderPair(first, second, taus[pair], low, high, *sizes, n_undefined))
+    return sorted(found, key=lambda pair: place[pair.first, pair.second])
 
 
 def _places(means: Means, identities: Sequence[str]) -> dict[str, dict[str, Place]]:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,16 @@ def resample_weights(n: int) -> Counts:
 
 
 def _weight_blocks(n: int) -> Iterator[Counts]:
+    yield from _few_weights(n) if n * N_RESAMPLES <= MOST_AT_ONCE else _drawn_weights(n)
+
+
+@lru_cache(maxsize=8)
+def _few_weights(n: int) -> tuple[Counts, ...]:
+    """Kept, for every metric asks for the same again."""
+    return tuple(_drawn_weights(n))
+
+
+def _drawn_weights(n: int) -> Iterator[Counts]:
     rng = np.random.default_rng(SEED)
     step = max(1, MOST_AT_ONCE // n)
     for start in range(0, N_RESAMPLES, step):

@@ -11,6 +11,7 @@ from leaderboard.bundle import MANIFEST, SCHEMA, folded, incomplete
 from leaderboard.bundle_check import CheckedBundle, find_bundles
 from leaderboard.record_schema import RECORD
 from leaderboard.schema import read_json
+from personalization_runs.run import CLASS_ONLY
 
 ANCHOR_TOLERANCE = 0.005
 """Between the anchors of two bundles: devices round differently."""
@@ -68,8 +69,12 @@ Boards = Mapping[BoardName, Sequence[Row]]
 
 
 def boards_of(bundles: Mapping[str, Entry]) -> Boards:
-    """The boards that complete bundles make, each in order of mAP."""
-    ranked = {bundle: entry.records for bundle, entry in bundles.items() if not entry.incomplete}
+    """The boards that complete bundles make, each in order of mAP. Class-only runs are anchors, and not ranked."""
+    ranked = {
+        bundle: entry.records
+        for bundle, entry in bundles.items()
+        if not entry.incomplete and not any(is_class_only(summary) for summary in entry.records)
+    }
     # An embedder is its fingerprint; of the names that it goes by, the first in the alphabet is shown.
     specs: dict[str, str] = {}
     for embedder in (summary["embedder"] for of in ranked.values() for summary in of):
@@ -89,6 +94,11 @@ def boards_of(bundles: Mapping[str, Entry]) -> Boards:
             for model, bundle, estimate in own
         ]
     return boards
+
+
+def is_class_only(summary: Mapping[str, Any]) -> bool:
+    """Whether a record is of an untuned generator."""
+    return bool(summary["run"].get("method") == CLASS_ONLY)
 
 
 def entries_of(bundles: Sequence[CheckedBundle]) -> dict[str, Entry]:

@@ -278,6 +278,7 @@ def _as_json(
 
 def _print(bundles: "Sequence[CheckedBundle]", boards: "Boards", changes: "Changes | None") -> None:
     from galleries.console import print_table, say
+    from leaderboard.board import is_class_only
     from leaderboard.bundle import incomplete
 
     for name, rows in boards.items():
@@ -289,6 +290,8 @@ def _print(bundles: "Sequence[CheckedBundle]", boards: "Boards", changes: "Chang
     for bundle in bundles:
         for reason in incomplete(bundle.manifest):
             say(f"incomplete, not ranked: {bundle.manifest['model']} ({bundle.folder.name}): {reason}")
+        if not incomplete(bundle.manifest) and any(is_class_only(record.summary) for record in bundle.records.values()):
+            say(f"class only, not ranked: {bundle.manifest['model']} ({bundle.folder.name}): an anchor")
     if changes:
         for kind in ("new", "changed", "removed"):
             for changed in getattr(changes, kind):

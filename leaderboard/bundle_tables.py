@@ -94,8 +94,8 @@ def read_table(path: Path, name: str) -> "tuple[pa.Table | None, list[Fault]]":
             return None, faults
         texts = [column for column in (*TEXT_COLUMNS[name], PROMPT_COLUMN) if column in file.schema_arrow.names]
     # Repeated text stays a dictionary while it is looked at: few bytes can stand for very many.
-    with pq.ParquetFile(path, read_dictionary=texts) as file:
-        table = file.read()
+    with pq.ParquetFile(path, metadata=meta, read_dictionary=texts) as file:
+        table = file.read(use_threads=False)  # tables are small: threads cost more than they save
     table.validate(full=True)
     for column in texts:
         longest = max(

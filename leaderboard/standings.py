@@ -1,6 +1,7 @@
 """Standings: what a board shows of each model under an embedder. The site, figures and exports draw the same rows."""
 
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from benchmark.embedders.zoo import SEEN_STATES
 from benchmark.report import ANCHOR_NAMES
 from benchmark.statistics import RankRange, rank_ranges
 from leaderboard.bundle import folded
-from leaderboard.published import PublishedBundle, PublishedRecord
+from leaderboard.published import PublishedBundle, PublishedRecord, texts_of
 from personalization_runs.run import CLASS_ONLY
 
 Estimate = Mapping[str, float | None]
@@ -188,10 +189,14 @@ class Board:
     @cached_property
     def embedders(self) -> tuple[Embedder, ...]:
         """Those of the most records first, of these the one that recognises held-out photos best."""
+        # Names that one encoder goes by: the first in the alphabet is shown, with the worst that is said of it.
+        specs = {fingerprint: min(record.spec for _, record in of) for fingerprint, of in self.records.items()}
+        short = {fingerprint: spec.partition("@")[0].rstrip(":") for fingerprint, spec in specs.items()}
         found = []
         for fingerprint, of in self.records.items():
-            # Names that one encoder goes by: the first in the alphabet is shown, with the worst that is said of it.
-            spec = min(record.spec for _, record in of)
+            # The file that the weights were in tells encoders of one architecture apart, and is left out elsewhere.
+            is_alone = list(short.values()).count(short[fingerprint]) == 1
+            spec = short[fingerprint] if is_alone else specs[fingerprint]
             states = {str(record.summary["embedder"]["gallery_seen"]) for _, record in of}
             seen = next(state for state in SEEN_STATES if state in states)
             found.append(Embedder(spec, fingerprint, seen))
@@ -215,7 +220,7 @@ class Board:
         for bundle in self.bundles:
             first = bundle.records[0]
             if not first.summary["identities"].keys() <= found.keys():
-                columns = (first.queries.column(name).to_pylist() for name in ("identity", "category"))
+                columns = (texts_of(first.queries, name) for name in ("identity", "category"))
                 found |= dict(zip(*columns, strict=True))
         return found
 
@@ -235,7 +240,7 @@ class Board:
         ranges = {place.name: place for place in rank_ranges(means)} if len(means) > 1 else {}
         rows = [_row(b, r, category) for b, r in ranked]
         values = sorted(_value(row) for row in rows)
-        placed = [_placed(row, sum(v > _value(row) for v in values), ranges.get(row.bundle)) for row in rows]
+        placed = [_placed(row, len(values) - bisect_right(values, _value(row)), ranges.get(row.bundle)) for row in rows]
         placed.sort(key=lambda row: (-_value(row), row.model, row.bundle))
         untuned = [_row(b, r, category) for b, r in shown if not b.incomplete and b.run.get("method") == CLASS_ONLY]
         return Standings(

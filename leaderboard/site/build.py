@@ -3,11 +3,13 @@
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from importlib.resources import files
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from leaderboard.site.data import BoardData, has_pictures, model_key, script, th
 from leaderboard.site.draws import draws_script
 from leaderboard.site.gallery_page import gallery_page
 from leaderboard.standings import Board, Standings, boards_of
+from personalization_runs.run import CLASS_ONLY
 
 MARKER = "finer-rank-site.txt"
 """Stands in every site: only a folder that holds it is ever replaced."""
@@ -168,14 +171,11 @@ def _write_data(site: Site, board: Board, slug: str, step: Progress | None) -> d
             of = board.standings(embedder.fingerprint, category)
             site.write(f"{folder}/{name}.js", script(name, data.standings_file(of)))
     key_of = {embedder.fingerprint: embedder.key for embedder in board.embedders}
-    counts: set[int] = set()
     for bundle in board.bundles:
         key = model_key(bundle)
         name = f"models/{key}"
         site.write(f"{folder}/{name}.js", script(name, data.model_file(bundle)))
         for record in bundle.records:
-            counts.add(len(record.summary["identities"]))
-            counts |= {part["n_identities"] for part in record.summary["categories"].values()}
             scores, chunks = data.record_files(bundle, record)
             name = f"{key_of[record.fingerprint]}/{key}"
             site.write(f"{folder}/{name}/queries.js", script(f"{name}/queries", scores))
@@ -185,7 +185,17 @@ def _write_data(site: Site, board: Board, slug: str, step: Progress | None) -> d
             if step:
                 step(1)
         _copy_thumbnails(site, bundle)
-    return {"standings": standings, "counts": counts}
+    return {"standings": standings, "counts": _shared_counts(board)}
+
+
+def _shared_counts(board: Board) -> set[int]:
+    """How many identities any two models may be compared over, of all categories and of each."""
+    asked = {frozenset(bundle.records[0].summary["identities"]) for bundle in board.bundles}
+    counts: set[int] = set()
+    for first, second in combinations_with_replacement(asked, 2):
+        of = Counter(board.category_of[identity] for identity in first & second)
+        counts |= {of.total(), *of.values()}
+    return counts - {0}
 
 
 def _copy_thumbnails(site: Site, bundle: PublishedBundle) -> None:
@@ -194,7 +204,7 @@ def _copy_thumbnails(site: Site, bundle: PublishedBundle) -> None:
         if site.has(f"thumbnails/{name}"):
             continue
         path = bundle.folder / source
-        if path.is_symlink() or not path.is_file():
+        if path.is_symlink() or not path.is_file() or not path.resolve().is_relative_to(bundle.folder.resolve()):
             raise FinerRankError(f"{path}: no such file; submit what finer-rank leaderboard add wrote")
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != bundle.manifest["files"][source]:
@@ -267,7 +277,7 @@ def _card(board: Board, slugs: Mapping[int, str], newest: Mapping[str, Board], s
         version=board.version,
         protocol=board.protocol,
         description=bundle.gallery.get("description", ""),
-        n_models=sum(not each.incomplete for each in board.bundles),
+        n_models=sum(not each.incomplete and each.run.get("method") != CLASS_ONLY for each in board.bundles),
         n_incomplete=sum(bool(each.incomplete) for each in board.bundles),
         specs=[embedder.spec for embedder in board.embedders],
         n_identities=int(bundle.records[0].summary["n_gallery_identities"]),

@@ -1,12 +1,11 @@
 """Charts of a board, drawn by Vega-Lite when the site is built: pages hold plain SVG in the page's own colours."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmark.encoder_agreement import embedder_pair
+from benchmark.encoder_agreement import embedder_pairs
 from leaderboard.site.data import model_key
 from leaderboard.standings import Board, Embedder, Estimate, Row, Standings
 
@@ -214,14 +213,11 @@ def _agreement(board: Board) -> Chart | None:
         for embedder in board.embedders
     }
     cells = []
-    for first, second in itertools.combinations(means, 2):
-        if len(means[first].keys() & means[second].keys()) < 2:
-            continue
-        pair = embedder_pair(means, first, second)
+    for pair in embedder_pairs(means):
         tau = "undefined" if pair.tau is None else f"{pair.tau:.2f}"
         bounds = "" if pair.low is None or pair.high is None else f"{pair.low:.2f} to {pair.high:.2f}"
-        label = f"{first} and {second}: {tau} ({bounds or 'no interval'}), {pair.n_runs} models"
-        for row, column in ((first, second), (second, first)):
+        label = f"{pair.first} and {pair.second}: {tau} ({bounds or 'no interval'}), {pair.n_runs} models"
+        for row, column in ((pair.first, pair.second), (pair.second, pair.first)):
             cells.append({"a": row, "b": column, "tau": pair.tau, "shown": tau, "bounds": bounds, "label": label})
     if not cells:
         return None

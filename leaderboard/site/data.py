@@ -1,6 +1,7 @@
 """Data files of the site: scripts that hand JSON to the page, since a page opened from disk may not fetch.
 
-Numbers are rounded to what a page shows. Labels stand once in a list, and are meant by their place in it.
+Numbers are rounded to little more than what a page shows. Labels stand once in a list, and are meant by their place
+in it.
 """
 
 import json
@@ -13,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from galleries.errors import Fault, Faults, FinerRankError
-from leaderboard.published import PublishedBundle, PublishedRecord
+from leaderboard.published import PublishedBundle, PublishedRecord, texts_of
 from leaderboard.schema import AGAIN
 from leaderboard.standings import CARDS, Board, Estimate, Row, Standings, finite
-from leaderboard.thumbnails import thumbnail_name
+from leaderboard.thumbnails import are_allowed, thumbnail_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +78,7 @@ class BoardData:
 
     def board_file(self) -> dict[str, Any]:
         board = self.board
+        key_of = {embedder.fingerprint: embedder.key for embedder in board.embedders}
         return {
             "gallery": {"name": board.gallery, "version": board.version},
             "protocol": board.protocol,
@@ -92,6 +94,7 @@ class BoardData:
                     "name": bundle.model,
                     "method": bundle.run.get("method", ""),
                     "base_model": bundle.run.get("base_model", ""),
+                    "embedders": [key_of[record.fingerprint] for record in bundle.records],
                 }
                 for bundle in board.bundles
             ],
@@ -149,20 +152,20 @@ class BoardData:
         for i, reference in enumerate(bundle.manifest["references"]):
             references.setdefault(reference["identity"], []).append(i)
             reference_place[reference["file_name"]] = i
-        identities = queries.column("identity").to_pylist()
-        named = queries.column("reference_file_name").to_pylist()
+        identities = texts_of(queries, "identity")
+        named = texts_of(queries, "reference_file_name")
         return {
             "declared": {key: value for key, value in bundle.run.items() if key in DECLARED_SHOWN and value},
             "incomplete": list(bundle.incomplete),
             "hasPictures": has_pictures(bundle),
-            "files": queries.column("file_name").to_pylist(),
-            "pictures": [digest[:KEY_LENGTH] for digest in queries.column("image_sha256").to_pylist()],
+            "files": texts_of(queries, "file_name"),
+            "pictures": [digest[:KEY_LENGTH] for digest in texts_of(queries, "image_sha256")],
             "identities": [self.identity_place[identity] for identity in identities],
-            "prompts": [prompts[text] for text in queries.column("prompt").to_pylist()],
+            "prompts": [prompts[text] for text in texts_of(queries, "prompt")],
             "promptTexts": prompts.values,
-            "promptIds": [prompt_ids[text] for text in queries.column("prompt_id").to_pylist()],
+            "promptIds": [prompt_ids[text] for text in texts_of(queries, "prompt_id")],
             "promptIdTexts": prompt_ids.values,
-            "seeds": queries.column("seed").to_pylist(),
+            "seeds": texts_of(queries, "seed"),
             "references": [
                 {"file": reference["file_name"], "picture": reference["image_sha256"][:KEY_LENGTH]}
                 for reference in bundle.manifest["references"]
@@ -229,12 +232,17 @@ DECLARED_SHOWN = (
 
 
 def has_pictures(bundle: PublishedBundle) -> bool:
+    """Whether its pictures are there, and its gallery's licence allows to show them."""
+    if not are_allowed(str(bundle.gallery.get("thumbnails", ""))):
+        return False
     first = bundle.records[0].queries.column("image_sha256")[0].as_py()
     return thumbnail_name(first) in bundle.manifest["files"]
 
 
 def thumbnails_of(bundle: PublishedBundle) -> dict[str, str]:
     """Thumbnail's file below the bundle → its name on the site."""
+    if not has_pictures(bundle):
+        return {}
     names = [name for name in bundle.manifest["files"] if name.startswith("thumbnails/")]
     return {name: f"{Path(name).stem[:KEY_LENGTH]}.webp" for name in names}
 
@@ -242,7 +250,8 @@ def thumbnails_of(bundle: PublishedBundle) -> dict[str, str]:
 def _estimate(estimate: Estimate | None) -> list[float | None] | None:
     if not estimate or estimate["value"] is None:
         return None
-    return [finite(estimate[key], DECIMALS) for key in ("value", "low", "high")]
+    # With more digits than are shown: what is rounded twice may be rounded to another number.
+    return [finite(estimate[key], DECIMALS + 2) for key in ("value", "low", "high")]
 
 
 def _in_lists(

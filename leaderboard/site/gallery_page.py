@@ -23,7 +23,8 @@ SHOWN_REFERENCES = 2
 def gallery_page(board: Board, standings: Mapping[str, Standings]) -> dict[str, Any]:
     """Fields of the template, of the encoder that most records are of."""
     embedder = board.embedders[0]
-    records = [(b, r) for b, r in board.records[embedder.fingerprint] if not b.incomplete]
+    ranked = {row.bundle for row in standings[embedder.key].rows}
+    records = [(b, r) for b, r in board.records[embedder.fingerprint] if b.name in ranked]
     records = records or list(board.records[embedder.fingerprint])
     bundle, record = records[0]
     queries = record.queries

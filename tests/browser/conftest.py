@@ -5,8 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from boards import finer
 from pages import ARGUMENTS, Visits, find_chromium, served
 from playwright.sync_api import Browser, sync_playwright
+from site_boards import write_world
+from sites import Records
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +42,22 @@ def serve() -> Iterator[Callable[[Path], str]]:
     """Serves a folder over HTTP until the test ends; gives its address."""
     with ExitStack() as servers:
         yield lambda folder: servers.enter_context(served(folder))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundles of `site_boards` in `old` and `new`, and their site in `site`; to be read only."""
+    folder = write_world(tmp_path_factory.mktemp("world"))
+    code, _, err = finer("leaderboard", "build", folder / "old", folder / "new", "--out", folder / "site")
+    assert code == 0, err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site(world: Path) -> Path:
+    return world / "site"
+
+
+@pytest.fixture(scope="session")
+def records(world: Path) -> Records:
+    return Records(world)

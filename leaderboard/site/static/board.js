@@ -2,6 +2,7 @@
 // The table of models on a gallery.
 (() => {
   const { element, svg, state, load, number, interval, name } = finerRank;
+  const MAX_ROWS = 100; // drawn at once, unless all are asked for: a browser takes long to lay out more
   const FIXED = 10; // entries of a row before its scores
   const DEFAULT = ["mAP", "AUC", "identity_retention", "similarity", "clip_t", "copy_rate"];
   const KINDS = { own_reference: "to its own reference", all_references: "to all references", gallery_photos: "to gallery photos" };
@@ -91,7 +92,9 @@
         tip,
       );
     });
+    const focused = document.activeElement?.dataset.column;
     byId("board").tHead.replaceChildren(element("tr", {}, ...cells));
+    if (focused) byId("board").tHead.querySelector(`[data-column="${focused}"]`)?.focus();
   };
 
   const startsDescending = (column) => column.better === true || (column.metric && column.better === null);
@@ -127,12 +130,15 @@
     return cell;
   };
 
+  // A model alone is tied with nobody.
+  const isTied = (row) => row.kind === "model" && row.tied && standings.rows.length > 1;
+
   const nameCell = (row) => {
     if (row.kind === "anchor") return element("th", { scope: "row", class: "column-text" }, name(row.model.name));
     const at = { model: row.model.key, embedder: state.get("embedder") };
     const link = element("a", { href: `neighbours.html#${new URLSearchParams(at)}` }, name(row.model.name));
     const cell = element("th", { scope: "row", class: "column-text" }, link);
-    if (row.tied && row.kind === "model") cell.append(element("span", { class: "badge" }, "tied with best"));
+    if (isTied(row)) cell.append(element("span", { class: "badge" }, "tied with best"));
     if (row.kind === "incomplete")
       cell.append(element("span", { class: "reasons" }, row.flags.filter((flag) => flag !== "copies").join("; ")));
     return cell;
@@ -151,7 +157,7 @@
       const value = column.of(row);
       return element("td", { class: `column-${column.isText ? "text" : "number"}` }, value === null ? "–" : name(`${value}`));
     });
-    const classes = [row.kind, row.kind === "model" && row.tied ? "tied" : ""].filter(Boolean).join(" ");
+    const classes = [row.kind, isTied(row) ? "tied" : ""].filter(Boolean).join(" ");
     return element("tr", { class: classes }, ...cells);
   };
 
@@ -173,8 +179,11 @@
       const highest = Math.max(...every.map((row) => row.scores.mAP?.[2] ?? row.scores.mAP?.[0] ?? 0));
       const end = Math.min(1, Math.max(0.1, Math.ceil(highest * 10) / 10));
       byId("scale").textContent = `from 0 to ${end.toFixed(1)}`;
-      for (const row of every) nodes.set(row, tableRow(row, anchors, end));
-      built = { madeOf, nodes };
+      const nodeOf = (row) => {
+        if (!nodes.has(row)) nodes.set(row, tableRow(row, anchors, end));
+        return nodes.get(row);
+      };
+      built = { madeOf, nodeOf };
     }
     headings(sorted, descending);
     const wanted = state.get("search").toLowerCase();
@@ -187,13 +196,16 @@
     // Anchors have no rank; by rank they stand where their mAP puts them.
     const shown =
       sorted === "rank" ? finerRank.inOrder(ranked, (row) => row.scores.mAP?.[0] ?? null, !descending) : ordered;
-    byId("board").tBodies[0].replaceChildren(...shown.map((row) => built.nodes.get(row)));
+    const drawn = state.get("rows") === "all" ? shown : shown.slice(0, MAX_ROWS);
+    byId("board").tBodies[0].replaceChildren(...drawn.map(built.nodeOf));
+    byId("more").hidden = shown.length <= MAX_ROWS;
+    byId("more").textContent = drawn.length < shown.length ? `Show all ${shown.length} rows` : `Show the first ${MAX_ROWS} rows`;
     const incomplete = standings.incomplete.filter(matches);
     byId("incomplete").hidden = !standings.incomplete.length;
     byId("incomplete-board").tHead.replaceChildren(
       element("tr", {}, ...shownColumns.map((each) => element("th", { scope: "col" }, each.label))),
     );
-    byId("incomplete-board").tBodies[0].replaceChildren(...incomplete.map((row) => built.nodes.get(row)));
+    byId("incomplete-board").tBodies[0].replaceChildren(...incomplete.map(built.nodeOf));
     const n = shown.filter((row) => row.kind === "model").length;
     const missing = every.filter((each) => each.isShown && each.metric && !shown.some((row) => row.scores[each.key]));
     const notes = [`${n} of ${standings.rows.length} models.`];
@@ -218,6 +230,7 @@
     );
     byId("search").value = state.get("search");
     const box = byId("columns");
+    const focused = box.contains(document.activeElement) ? document.activeElement.value : null;
     box.replaceChildren(
       element("legend", {}, "Columns"),
       ...columns().map((column) =>
@@ -230,6 +243,7 @@
       ),
       element("label", {}, element("input", { type: "checkbox", value: "anchors", checked: state.get("anchors") !== "off" }), " anchors"),
     );
+    if (focused) box.querySelector(`[value="${focused}"]`)?.focus();
   };
 
   let wantedFile = "";
@@ -239,21 +253,27 @@
       state.set({ embedder: chosen.key });
       return;
     }
-    const category = state.get("category");
+    const category = Object.keys(board.categories).includes(state.get("category")) ? state.get("category") : "";
+    if (state.get("category") !== category) {
+      state.set({ category });
+      return;
+    }
     const file = `${chosen.key}/${category === "" ? "standings" : `category-${category}`}`;
     wantedFile = file;
     const found = await load(file);
     if (wantedFile !== file) return;
-    standings = {
-      rows: found.rows.map(asRow("model")),
-      anchors: found.anchors.map(asRow("anchor")),
-      incomplete: found.incomplete.map(asRow("incomplete")),
-      canTell: found.canTell,
-    };
-    if (built?.file !== file) built = null;
+    if (standings?.file !== file) {
+      built = null;
+      standings = {
+        file,
+        rows: found.rows.map(asRow("model")),
+        anchors: found.anchors.map(asRow("anchor")),
+        incomplete: found.incomplete.map(asRow("incomplete")),
+        canTell: found.canTell,
+      };
+    }
     controls();
     render();
-    if (built) built.file = file;
     byId("seen").hidden = chosen.seen === "unseen";
     byId("seen").textContent =
       {
@@ -286,7 +306,9 @@
       kind: row.kind,
       ranks: row.kind === "model" ? [row.best, row.worst] : null,
       tied_with_best: row.kind === "model" ? row.tied : null,
-      ...Object.fromEntries(shownColumns.filter((c) => c.metric).map((c) => [c.key, estimate(row.scores[c.key])])),
+      ...Object.fromEntries(
+        shownColumns.filter((c) => !FIRST.includes(c)).map((c) => [c.key, c.metric ? estimate(row.scores[c.key]) : c.of(row) || null]),
+      ),
     }));
     const { gallery, protocol } = board;
     const embedder = board.embedders.find((each) => each.key === state.get("embedder"));
@@ -324,6 +346,7 @@
       return state.set({ columns: chosen.join(",") === DEFAULT.join(",") ? "" : chosen.join(",") });
     });
     const base = `${board.gallery.name}-${board.gallery.version}`.replace(/[^\w.-]+/g, "_");
+    byId("more").addEventListener("click", () => state.set({ rows: state.get("rows") === "all" ? "" : "all" }));
     byId("csv").addEventListener("click", () => finerRank.download(`${base}.csv`, "text/csv", asCsv()));
     byId("json").addEventListener("click", () => finerRank.download(`${base}.json`, "application/json", asJson()));
     byId("latex").addEventListener("click", () => finerRank.download(`${base}.tex`, "text/x-tex", asLatex()));

@@ -3,7 +3,6 @@
 (() => {
   const { element, name, number, state, load, loadShared } = finerRank;
   const { loadModel, neighboursOf, strip } = finerRank.strips;
-  const EXACT_UP_TO = 14; // identities up to which no draws of signs are needed
   const ORDERS = {
     apart: ["largest disagreement first", (pair) => -Math.abs(pair.difference)],
     first: ["first is better by most", (pair) => -pair.difference],
@@ -21,8 +20,7 @@
   // Over the identities that both were asked for; as finer-rank compare computes it.
   const difference = async (identities) => {
     const values = identities.map((identity) => both[0].meanOf.get(identity) - both[1].meanOf.get(identity));
-    const draws = values.length > 1 ? await loadShared(`draws/${values.length}`) : null;
-    return finerRank.statistics.pairedDifference(values, draws);
+    return finerRank.statistics.pairedDifference(values, await loadShared(`draws/${values.length}`));
   };
   const mean = (data, identities) => identities.reduce((sum, identity) => sum + data.meanOf.get(identity), 0) / identities.length;
   const pText = (p) => (p < 0.0001 ? "<0.0001" : p.toFixed(4));
@@ -168,16 +166,14 @@
     const wanted = [embedder.key, first, second].join("/");
     if (shown !== wanted) {
       shown = wanted;
-      let found;
-      try {
-        found = await Promise.all([first, second].map((key) => loadModel(embedder.key, key)));
-      } catch {
+      const found = await Promise.all([first, second].map((key) => loadModel(embedder.key, key)));
+      if (shown !== wanted) return;
+      if (found.includes(null)) {
         shown = "";
         byId("comparison").hidden = true;
         finerRank.say(`One of the two was not scored by ${embedder.spec}; choose another encoder.`);
         return;
       }
-      if (shown !== wanted) return;
       both = found;
       if (!shared().length) {
         byId("comparison").hidden = true;

@@ -194,8 +194,19 @@
     });
   };
 
+  // The link would put its target in the place of the state.
+  const skipLink = () => {
+    const main = document.getElementById("main");
+    document.querySelector("a.skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      main.tabIndex = -1;
+      main.focus();
+    });
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
     themeButton();
+    skipLink();
     followEmbedder();
     document.querySelectorAll("table.sortable").forEach(makeSortable);
   });

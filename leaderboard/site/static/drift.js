@@ -126,8 +126,9 @@
 
   let shown = "";
   const show = async () => {
-    const model = board.models.find((each) => each.key === state.get("model")) ?? board.models[0];
     const embedder = board.embedders.find((each) => each.key === state.get("embedder")) ?? board.embedders[0];
+    const scored = board.models.find((each) => each.embedders.includes(embedder.key));
+    const model = board.models.find((each) => each.key === state.get("model")) ?? scored;
     if (model.key !== state.get("model") || embedder.key !== state.get("embedder")) {
       state.set({ model: model.key, embedder: embedder.key });
       return;
@@ -137,15 +138,14 @@
     const wanted = `${embedder.key}/${model.key}`;
     if (shown !== wanted) {
       shown = wanted;
-      let found;
-      try {
-        found = await loadModel(embedder.key, model.key);
-      } catch {
+      const found = await loadModel(embedder.key, model.key);
+      if (shown !== wanted) return;
+      if (!found) {
         shown = "";
+        for (const body of [byId("matrix"), byId("confusions").tBodies[0], byId("attractors").tBodies[0]]) body.replaceChildren();
         finerRank.say(`${model.name} was not scored by ${embedder.spec}; choose another encoder.`);
         return;
       }
-      if (shown !== wanted) return;
       data = found;
     }
     if (!data || `${data.embedder}/${data.key}` !== wanted) return;

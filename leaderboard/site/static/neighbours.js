@@ -78,9 +78,18 @@
     return at < 0 ? 0 : at;
   };
 
-  const render = async () => {
+  // A step from query to query leaves the filters, and what passes them, as they are.
+  let filtered = {};
+  const filter = () => {
+    const by = JSON.stringify(["category", "identity", "prompt", "outcome", "order"].map((field) => state.get(field)));
+    if (filtered.data === data && filtered.by === by) return;
     controls();
     chosen = choose();
+    filtered = { data, by };
+  };
+
+  const render = async () => {
+    filter();
     byId("view").textContent = isGrid() ? "Show one at a time" : `Show ${PER_PAGE} at a time`;
     const at = position();
     const first = isGrid() ? at - (at % PER_PAGE) : at;
@@ -94,7 +103,7 @@
     finerRank.say(
       chosen.length
         ? `${chosen.length} of ${data.queries.length} queries; the nearest photo is right for ${right}.` +
-            (data.model.hasPictures ? "" : " The gallery's licence does not allow pictures: file names stand in their place.")
+            (data.model.hasPictures ? "" : " The gallery does not allow pictures: file names stand in their place.")
         : "No query is like that; choose another filter.",
     );
     await draw(places);
@@ -118,8 +127,9 @@
 
   let shown = "";
   const show = async () => {
-    const model = board.models.find((each) => each.key === state.get("model")) ?? board.models[0];
     const embedder = board.embedders.find((each) => each.key === state.get("embedder")) ?? board.embedders[0];
+    const scored = board.models.find((each) => each.embedders.includes(embedder.key));
+    const model = board.models.find((each) => each.key === state.get("model")) ?? scored;
     if (model.key !== state.get("model") || embedder.key !== state.get("embedder")) {
       state.set({ model: model.key, embedder: embedder.key });
       return;
@@ -127,18 +137,20 @@
     const wanted = `${embedder.key}/${model.key}`;
     if (shown !== wanted) {
       shown = wanted;
-      let found;
-      try {
-        found = await loadModel(embedder.key, model.key);
-      } catch {
+      const found = await loadModel(embedder.key, model.key);
+      if (shown !== wanted) return;
+      if (!found) {
         shown = "";
+        drawing++;
+        chosen = [];
         byId("query").replaceChildren();
+        byId("place").textContent = "none";
+        byId("previous").disabled = byId("next").disabled = true;
         finerRank.options(byId("model"), board.models.map((each) => [each.key, each.name]), model.key);
         finerRank.options(byId("embedder"), board.embedders.map((each) => [each.key, each.spec]), embedder.key);
         finerRank.say(`${model.name} was not scored by ${embedder.spec}; choose another encoder.`);
         return;
       }
-      if (shown !== wanted) return;
       data = found;
     }
     if (data && `${data.embedder}/${data.key}` === wanted) await render();

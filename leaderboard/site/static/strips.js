@@ -7,14 +7,15 @@
 
   const whole = (value) => (value === null || value === undefined ? null : value / SCALE);
 
-  // All that is known of a model's queries under an encoder, but their neighbours.
+  // All that is known of a model's queries under an encoder, but their neighbours; null where it has no such record.
   const loadModel = async (embedder, key) => {
-    const [model, scores, photos, labels, board] = await Promise.all([
+    const board = await load("board");
+    if (!board.models.find((each) => each.key === key).embedders.includes(embedder)) return null;
+    const [model, scores, photos, labels] = await Promise.all([
       load(`models/${key}`),
       load(`${embedder}/${key}/queries`),
       load("photos"),
       load("identities"),
-      load("board"),
     ]);
     const count = model.files.length;
     const identity = (place) => labels.identities[place];

@@ -190,7 +190,7 @@ def choose_embedders(boards: Sequence[Board], embedder: str) -> list[tuple[Board
     chosen = [
         (board, each)
         for board, each in every
-        if embedder in ("", each.spec) or (len(embedder) > 5 and each.fingerprint.startswith(embedder))
+        if embedder in ("", each.spec, *each.names) or (len(embedder) > 5 and each.fingerprint.startswith(embedder))
     ]
     if not chosen:
         specs = sorted({each.spec for _, each in every})

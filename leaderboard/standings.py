@@ -155,11 +155,16 @@ class Standings:
 
 @dataclass(frozen=True)
 class Embedder:
-    """An encoder that judges on a board."""
+    """An encoder that judges on a board.
+
+    Attributes:
+        names: the specs that its records give it; `spec` is what is shown.
+    """
 
     spec: str
     fingerprint: str
     gallery_seen: str
+    names: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -199,7 +204,7 @@ class Board:
             spec = short[fingerprint] if is_alone else specs[fingerprint]
             states = {str(record.summary["embedder"]["gallery_seen"]) for _, record in of}
             seen = next(state for state in SEEN_STATES if state in states)
-            found.append(Embedder(spec, fingerprint, seen))
+            found.append(Embedder(spec, fingerprint, seen, frozenset(record.spec for _, record in of)))
 
         def place(embedder: Embedder) -> tuple[Any, ...]:
             own = self.records[embedder.fingerprint]

@@ -7,11 +7,22 @@ from pathlib import Path
 
 import pytest
 from handmade import Cli, DrawPhoto, Refusal, save_noise, write_gallery, write_run
+from in_process import run_here
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
 
+OF_EACH_TEST = ("FINER_RANK_STORE", "PYTEST_CURRENT_TEST")
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in OF_EACH_TEST}
+
 
 def run_cli(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in this process; in a new one where the test has changed what Python or its libraries start from."""
+    if {key: value for key, value in os.environ.items() if key not in OF_EACH_TEST} == ENVIRONMENT:
+        return run_here(*arguments, cwd=cwd)
+    return run_process(*arguments, cwd=cwd)
+
+
+def run_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "finer_rank", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=120, check=False)
 
@@ -40,6 +51,12 @@ def photo() -> DrawPhoto:
 @pytest.fixture(scope="session")
 def cli() -> Cli:
     return run_cli
+
+
+@pytest.fixture(scope="session")
+def process() -> Cli:
+    """The command as a user starts it: where the process itself is looked at."""
+    return run_process
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ class DrawPhoto(Protocol):
 
 
 class Cli(Protocol):
-    """Runs `finer-rank ARGUMENTS` in a process of its own."""
+    """Runs `finer-rank ARGUMENTS`."""
 
     def __call__(self, *arguments: object, cwd: Path | None = None) -> CompletedProcess[str]: ...
 

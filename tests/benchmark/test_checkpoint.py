@@ -1,6 +1,7 @@
 """Encoders as folders that describe themselves: what comes out is what went in, and what is refused."""
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
-from handmade import Cli, Refusal, lacking
+from handmade import lacking
+from in_process import refused_here, run_here
 from networks import colours, save_clip, save_state, save_timm, save_timm_folder, save_torchvision
 from safetensors.torch import load_file
 
@@ -31,20 +33,27 @@ def specs(folder: Path) -> list[str]:
     ]
 
 
-@pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    folder = tmp_path / "exported"
-    weights = save_torchvision(tmp_path / "squeezenet.safetensors")
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights, `squeezenet.safetensors`, and with what was exported of them, `exported`."""
     from benchmark.embedders.checkpoint import export
 
-    export(load_embedder(f"torchvision:squeezenet1_1@{weights}", device="cpu"), folder)
+    folder = tmp_path_factory.mktemp("squeezenet")
+    weights = save_torchvision(folder / "squeezenet.safetensors")
+    export(load_embedder(f"torchvision:squeezenet1_1@{weights}", device="cpu"), folder / "exported")
     return folder
 
 
+@pytest.fixture
+def exported(tmp_path: Path, squeezenet: Path) -> Path:
+    """A copy of the exported folder, of which a test may spoil anything."""
+    return shutil.copytree(squeezenet / "exported", tmp_path / "exported")
+
+
 @pytest.mark.parametrize("number", range(4))
-def test_an_exported_encoder_embeds_as_before(cli: Cli, tmp_path: Path, number: int) -> None:
+def test_an_exported_encoder_embeds_as_before(tmp_path: Path, number: int) -> None:
     spec = specs(tmp_path)[number]
-    done = cli("embedder", "export", spec, "--out", tmp_path / "mine")
+    done = run_here("embedder", "export", spec, "--out", tmp_path / "mine")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"embedder.toml", "model.safetensors"}
     assert np.abs(rows(f"checkpoint:{tmp_path / 'mine'}") - rows(spec)).max() <= 1e-6
@@ -53,10 +62,11 @@ def test_an_exported_encoder_embeds_as_before(cli: Cli, tmp_path: Path, number: 
     assert described["weights_came_from"]["file"] == Path(spec.partition("@")[2]).name
 
 
-def test_the_users_geometry_counts_as_with_the_original(tmp_path: Path, exported: Path) -> None:
-    original = f"torchvision:squeezenet1_1@{tmp_path / 'squeezenet.safetensors'}"
+def test_the_users_geometry_counts_as_with_the_original(squeezenet: Path) -> None:
+    original = f"torchvision:squeezenet1_1@{squeezenet / 'squeezenet.safetensors'}"
+    spec = f"checkpoint:{squeezenet / 'exported'}"
     for options in ({"resize": "squash"}, {"size": 96}, {"interpolation": "lanczos"}, {"precision": "bf16"}):
-        assert np.abs(rows(f"checkpoint:{exported}", **options) - rows(original, **options)).max() <= 1e-6
+        assert np.abs(rows(spec, **options) - rows(original, **options)).max() <= 1e-6
 
 
 def test_what_the_folder_says_decides_the_fingerprint_and_the_pixels(exported: Path) -> None:
@@ -83,13 +93,13 @@ def test_the_folder_says_what_the_encoder_has_seen(exported: Path) -> None:
     assert load_embedder(f"checkpoint:{exported}").seen_state(cub) == "unseen"
 
 
-def test_a_card_is_shown_and_recorded(cli: Cli, zoo: Path, painted: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_card_is_shown_and_recorded(zoo: Path, painted: Path, exported: Path, tmp_path: Path) -> None:
     change(exported, ("licence",), "CC0")
     change(exported, ("trained_on",), [])
-    shown = json.loads(cli("embedder", "show", f"checkpoint:{exported}", "--json").stdout)
+    shown = json.loads(run_here("embedder", "show", f"checkpoint:{exported}", "--json").stdout)
     assert (shown["licence"], shown["dimension"], shown["trained_on"]) == ("CC0", 512, [])
     out = tmp_path / "records"
-    done = cli("evaluate", "-g", zoo, "-r", painted, "-e", f"checkpoint:{exported}", "--out", out)
+    done = run_here("evaluate", "-g", zoo, "-r", painted, "-e", f"checkpoint:{exported}", "--out", out)
     assert done.returncode == 0, done.stderr
     [record] = out.glob("*/record.json")
     embedder = json.loads(record.read_text())["embedder"]
@@ -158,17 +168,17 @@ def test_a_description_that_makes_no_sense_is_refused(
     [("embedder.toml", b"\xff"), ("embedder.toml", b"= ="), ("embedder.toml", None), ("model.safetensors", None),
      ("model.safetensors", b"nothing")],
 )  # fmt: skip
-def test_a_damaged_folder_is_named(refusal: Refusal, zoo: Path, exported: Path, name: str, content: bytes) -> None:
+def test_a_damaged_folder_is_named(zoo: Path, exported: Path, name: str, content: bytes) -> None:
     if content is None:
         (exported / name).unlink()
     else:
         (exported / name).write_bytes(content)
-    assert name in refusal("evaluate", "-g", zoo, "-e", f"checkpoint:{exported}")
+    assert name in refused_here("evaluate", "-g", zoo, "-e", f"checkpoint:{exported}")
 
 
-def test_endless_nesting_is_named(refusal: Refusal, zoo: Path, exported: Path) -> None:
+def test_endless_nesting_is_named(zoo: Path, exported: Path) -> None:
     (exported / "embedder.toml").write_text("a = " + 20_000 * "[")
-    assert "embedder.toml" in refusal("evaluate", "-g", zoo, "-e", f"checkpoint:{exported}")
+    assert "embedder.toml" in refused_here("evaluate", "-g", zoo, "-e", f"checkpoint:{exported}")
 
 
 def test_an_export_claims_no_innocence_that_was_not_known(tmp_path: Path) -> None:
@@ -180,15 +190,15 @@ def test_an_export_claims_no_innocence_that_was_not_known(tmp_path: Path) -> Non
     assert load_embedder(f"checkpoint:{tmp_path / 'mine'}").seen_state(cars) == "unknown"
 
 
-def test_what_cannot_be_exported_is_refused(refusal: Refusal, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     vit = save_timm(tmp_path / "vit.safetensors")
     folder = save_timm_folder(tmp_path / "vit")
     clip = save_clip(tmp_path / "clip")
     out = tmp_path / "out"
     for spec in ("classical", f"timm:local-dir:{folder}", f"open_clip:local-dir:{clip}", "ensemble:clip,dino"):
-        assert "cannot be exported" in refusal("embedder", "export", spec, "--out", out)
+        assert "cannot be exported" in refused_here("embedder", "export", spec, "--out", out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
-    assert "full" in refusal("embedder", "export", f"timm:test_vit@{vit}", "--out", tmp_path / "full")
-    assert "damaged" not in refusal("embedder", "export", f"timm:test_vit@{tmp_path / 'gone'}", "--out", out)
+    assert "full" in refused_here("embedder", "export", f"timm:test_vit@{vit}", "--out", tmp_path / "full")
+    assert "damaged" not in refused_here("embedder", "export", f"timm:test_vit@{tmp_path / 'gone'}", "--out", out)
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""`finer-rank evaluate`, `compare`, `doctor` and `bench`, as a user starts them."""
+"""`finer-rank evaluate`, `compare`, `doctor` and `bench`, as a user gives them."""
 
 import json
 import shutil
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer
 from animals import ANIMALS, draw, write_run, write_zoo
-from handmade import Cli, Refusal, rows_of, write_rows
+from handmade import Cli, rows_of, write_rows
+from in_process import refused_here, run_here
 from pytest import approx
 
 import finer_rank
@@ -91,8 +92,8 @@ def test_records_on_disk_hold_what_was_printed(world: Path, found: dict[str, Any
             assert record.summary["scores"][metric] == printed[metric]
 
 
-def test_a_table_shows_anchors_and_runs_for_people(world: Path, found: dict[str, Any], cli: Cli) -> None:
-    shown = cli(
+def test_a_table_shows_anchors_and_runs_for_people(world: Path, found: dict[str, Any]) -> None:
+    shown = run_here(
         "evaluate", "-g", "zoo", "runs/painter", "runs/untuned", "-e", "classical:", "--store", "store",
         "--by", "identity", cwd=world,
     )  # fmt: skip
@@ -105,15 +106,15 @@ def test_a_table_shows_anchors_and_runs_for_people(world: Path, found: dict[str,
     assert not list(world.glob("*.partial*"))
 
 
-def test_without_runs_the_anchors_are_shown(world: Path, found: dict[str, Any], cli: Cli) -> None:
-    anchors = cli("evaluate", "-g", "zoo", "-e", "classical:", "--store", "store", "--json", cwd=world)
+def test_without_runs_the_anchors_are_shown(world: Path, found: dict[str, Any]) -> None:
+    anchors = run_here("evaluate", "-g", "zoo", "-e", "classical:", "--store", "store", "--json", cwd=world)
     printed = json.loads(anchors.stdout)
     assert printed["records"] == []
     expected = {name: scores for name, scores in found["anchors"].items() if name != "class_only"}
     assert printed["anchors"] == expected
 
 
-def test_several_embedders_are_told_apart_and_no_folder_is_published(tmp_path: Path, world: Path, cli: Cli) -> None:
+def test_several_embedders_are_told_apart_and_no_folder_is_published(tmp_path: Path, world: Path) -> None:
     from networks import save_timm, save_timm_folder
 
     specs = [
@@ -122,7 +123,7 @@ def test_several_embedders_are_told_apart_and_no_folder_is_published(tmp_path: P
         f"timm:local-dir:{save_timm_folder(tmp_path / 'folder')}",
     ]
     arguments = [argument for spec in specs for argument in ("--embedder", spec)]
-    run = cli(
+    run = run_here(
         "evaluate", "-g", world / "zoo", world / "runs" / "painter", *arguments,
         "--size", "96", "--device", "cpu", "--json", "--out", tmp_path / "records",
     )  # fmt: skip
@@ -136,11 +137,11 @@ def test_several_embedders_are_told_apart_and_no_folder_is_published(tmp_path: P
         assert str(tmp_path) not in (Path(record["record"]) / "record.json").read_text()
 
 
-def test_runs_whose_names_differ_in_signs_alone_both_keep_their_record(tmp_path: Path, world: Path, cli: Cli) -> None:
+def test_runs_whose_names_differ_in_signs_alone_both_keep_their_record(tmp_path: Path, world: Path) -> None:
     names = ["ip adapter", "ip/adapter", "a" * 100, "a" * 99 + "b"]
     for number, name in enumerate(names):
         write_run(tmp_path / "runs" / str(number), name)
-    run = cli(
+    run = run_here(
         "evaluate", "-g", world / "zoo", "-r", tmp_path / "runs", "-e", "classical:", "--out", tmp_path / "records",
         "--json",
     )  # fmt: skip
@@ -149,31 +150,31 @@ def test_runs_whose_names_differ_in_signs_alone_both_keep_their_record(tmp_path:
     assert kept == names
 
 
-def test_a_category_of_one_identity_is_scored_compared_and_shown(tmp_path: Path, cli: Cli, refusal: Refusal) -> None:
+def test_a_category_of_one_identity_is_scored_compared_and_shown(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo")
     runs = [write_run(tmp_path / "runs" / name, name) for name in ("painter", "sketcher")]
     for folder in zoo, *runs:
         write_rows(folder / "metadata.csv", [row for row in rows_of(folder) if row["identity"] == "ada"])
     command = ("evaluate", "-g", zoo, "-r", tmp_path / "runs", "-e", "classical:", "--out", tmp_path / "records")
-    shown = cli(*command, "--by", "category")
+    shown = run_here(*command, "--by", "category")
     assert shown.returncode == 0, shown.stderr
     assert "1.000" in shown.stdout
-    printed = json.loads(cli(*command, "--json").stdout)
+    printed = json.loads(run_here(*command, "--json").stdout)
     for scores in printed["records"][0], printed["anchors"]["held_out"]:
         assert (scores["AUC"] or {"value": None})["value"] is None
-    assert cli("compare", tmp_path / "records").returncode == 0
-    assert "AUC" in refusal("compare", tmp_path / "records", "--metric", "AUC")
+    assert run_here("compare", tmp_path / "records").returncode == 0
+    assert "AUC" in refused_here("compare", tmp_path / "records", "--metric", "AUC")
 
 
-def test_skip_broken_says_how_many_images_were_left_out(tmp_path: Path, cli: Cli) -> None:
+def test_skip_broken_says_how_many_images_were_left_out(tmp_path: Path) -> None:
     zoo, painter = write_zoo(tmp_path / "zoo"), write_run(tmp_path / "painter")
     (painter / "images" / "rex_0.png").write_bytes(b"")
     command = ("evaluate", "-g", zoo, "-r", painter, "-e", "classical:", "--json")
-    stopped = cli(*command, "--out", tmp_path / "records")
+    stopped = run_here(*command, "--out", tmp_path / "records")
     assert (stopped.returncode, stopped.stdout) == (2, "")
     assert "images/rex_0.png: the file is empty" in stopped.stderr
     assert not (tmp_path / "records").exists()
-    scored = cli(*command, "--skip-broken")
+    scored = run_here(*command, "--skip-broken")
     assert scored.returncode == 0
     assert "1 broken images were left out of every number" in scored.stderr
     (left_out,) = json.loads(scored.stdout)["embedding"]["classical:"]["left_out"]
@@ -198,19 +199,17 @@ def test_skip_broken_says_how_many_images_were_left_out(tmp_path: Path, cli: Cli
     ],
     ids=lambda value: " ".join(value[4:]) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    world: Path, refusal: Refusal, arguments: list[str], expected: str
-) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(world: Path, arguments: list[str], expected: str) -> None:
     before = sorted(world.glob("zoo/*"))
-    assert expected in refusal("evaluate", *arguments, cwd=world)
+    assert expected in refused_here("evaluate", *arguments, cwd=world)
     assert sorted(world.glob("zoo/*")) == before
 
 
 # ---- compare
 
 
-def test_compare_tests_runs_pair_by_pair_over_identities(world: Path, found: dict[str, Any], cli: Cli) -> None:
-    compared = json.loads(cli("compare", "records", "--json", cwd=world).stdout)
+def test_compare_tests_runs_pair_by_pair_over_identities(world: Path, found: dict[str, Any]) -> None:
+    compared = json.loads(run_here("compare", "records", "--json", cwd=world).stdout)
     assert compared["metric"] == "mAP"
     pairs = {(pair["first"], pair["second"]): pair for pair in compared["pairs"]}
     assert set(pairs) == {("painter", "sketcher"), ("painter", "untuned"), ("sketcher", "untuned")}
@@ -228,55 +227,51 @@ def test_compare_tests_runs_pair_by_pair_over_identities(world: Path, found: dic
 
 
 @pytest.mark.parametrize("metric", ["mAP", "AUC", "rank_1", "MAP@R"])
-def test_compare_shows_a_table_and_warns_of_too_few_identities(world: Path, found: Any, cli: Cli, metric: str) -> None:
+def test_compare_shows_a_table_and_warns_of_too_few_identities(world: Path, found: Any, metric: str) -> None:
     records = (record_of(world, "painter"), record_of(world, "sketcher"))
-    shown = cli("compare", *records, "--metric", metric)
+    shown = run_here("compare", *records, "--metric", metric)
     assert shown.returncode == 0, shown.stderr
     assert "painter − sketcher" in shown.stdout
     assert "too few" in shown.stderr
 
 
-def test_compare_refuses_what_cannot_be_compared(
-    world: Path, found: Any, tmp_path: Path, cli: Cli, refusal: Refusal
-) -> None:
+def test_compare_refuses_what_cannot_be_compared(world: Path, found: Any, tmp_path: Path) -> None:
     painter, sketcher = record_of(world, "painter"), record_of(world, "sketcher")
     smaller = ("evaluate", "-e", "classical:", "--size", "64", "--out", tmp_path / "smaller")
-    assert cli(*smaller, "-g", world / "zoo", world / "runs" / "sketcher").returncode == 0
+    assert run_here(*smaller, "-g", world / "zoo", world / "runs" / "sketcher").returncode == 0
     shutil.copytree(world / "zoo", tmp_path / "zoo")
     write_rows(tmp_path / "zoo" / "metadata.csv", rows_of(world / "zoo")[:-1])
     elsewhere = ("evaluate", "-e", "classical:", "--out", tmp_path / "elsewhere")
-    assert cli(*elsewhere, "-g", tmp_path / "zoo", world / "runs" / "sketcher").returncode == 0
-    assert "another embedder" in refusal("compare", painter, tmp_path / "smaller")
-    assert "another gallery" in refusal("compare", painter, tmp_path / "elsewhere")
-    assert "nothing to compare" in refusal("compare", painter)
+    assert run_here(*elsewhere, "-g", tmp_path / "zoo", world / "runs" / "sketcher").returncode == 0
+    assert "another embedder" in refused_here("compare", painter, tmp_path / "smaller")
+    assert "another gallery" in refused_here("compare", painter, tmp_path / "elsewhere")
+    assert "nothing to compare" in refused_here("compare", painter)
     shutil.copytree(sketcher, tmp_path / "copy")
-    assert "two records are of the run 'sketcher'" in refusal("compare", sketcher, tmp_path / "copy")
-    assert "mAP, AUC, rank_1, MAP@R" in refusal("compare", painter, sketcher, "--metric", "map")
-    assert "holds no record" in refusal("compare", world / "zoo")
+    assert "two records are of the run 'sketcher'" in refused_here("compare", sketcher, tmp_path / "copy")
+    assert "mAP, AUC, rank_1, MAP@R" in refused_here("compare", painter, sketcher, "--metric", "map")
+    assert "holds no record" in refused_here("compare", world / "zoo")
 
 
-def test_compare_refuses_scores_of_another_protocol(world: Path, found: Any, tmp_path: Path, refusal: Refusal) -> None:
+def test_compare_refuses_scores_of_another_protocol(world: Path, found: Any, tmp_path: Path) -> None:
     painter = record_of(world, "painter")
     shutil.copytree(painter, tmp_path / "newer")
     newer = json.loads((painter / "record.json").read_text()) | {"protocol": "2"}
     (tmp_path / "newer" / "record.json").write_text(json.dumps(newer))
-    assert "protocol" in refusal("compare", record_of(world, "sketcher"), tmp_path / "newer")
+    assert "protocol" in refused_here("compare", record_of(world, "sketcher"), tmp_path / "newer")
 
 
-def test_compare_names_a_changed_photo_behind_an_equal_table(
-    world: Path, found: Any, tmp_path: Path, cli: Cli, refusal: Refusal
-) -> None:
+def test_compare_names_a_changed_photo_behind_an_equal_table(world: Path, found: Any, tmp_path: Path) -> None:
     shutil.copytree(world / "zoo", tmp_path / "zoo")
     draw(tmp_path / "zoo" / "images" / "ada_3.png", "ada", 999)
     command = ("evaluate", "-e", "classical:", "--out", tmp_path / "records", "-g", tmp_path / "zoo")
-    assert cli(*command, world / "runs" / "sketcher").returncode == 0
-    assert "another gallery" in refusal("compare", record_of(world, "painter"), tmp_path / "records")
+    assert run_here(*command, world / "runs" / "sketcher").returncode == 0
+    assert "another gallery" in refused_here("compare", record_of(world, "painter"), tmp_path / "records")
 
 
 @pytest.mark.parametrize("command", ["compare", "neighbours"])
 @pytest.mark.parametrize("damage", ["cut json", "no gallery", "no queries", "cut queries"])
 def test_a_damaged_record_is_one_line_and_exit_code_2(
-    world: Path, found: Any, tmp_path: Path, refusal: Refusal, command: str, damage: str
+    world: Path, found: Any, tmp_path: Path, command: str, damage: str
 ) -> None:
     record = tmp_path / "record"
     shutil.copytree(record_of(world, "painter"), record)
@@ -290,26 +285,26 @@ def test_a_damaged_record_is_one_line_and_exit_code_2(
     else:
         queries.write_bytes(queries.read_bytes()[:-20])
     others = [record_of(world, "sketcher")] if command == "compare" else ["--out", tmp_path / "strips.png"]
-    assert str(record) in refusal(command, record, *others, cwd=world)
+    assert str(record) in refused_here(command, record, *others, cwd=world)
     assert not (tmp_path / "strips.png").exists()
 
 
 # ---- doctor, bench, help
 
 
-def test_doctor_says_what_is_there(cli: Cli, store: Path) -> None:
-    found = json.loads(cli("doctor", "--json").stdout)
+def test_doctor_says_what_is_there(process: Cli, store: Path) -> None:
+    found = json.loads(process("doctor", "--json").stdout)
     assert {"program", "devices", "caches", "packages", "missing"} <= set(found)
     assert found["packages"]["torch"]
     assert str(store) in found["caches"]["embedding store"]
-    shown = cli("doctor")
+    shown = run_here("doctor")
     assert shown.returncode == 0
     assert found["packages"]["torch"] in shown.stdout
 
 
-def test_bench_measures_ranking_beside_the_bare_product(cli: Cli) -> None:
+def test_bench_measures_ranking_beside_the_bare_product(process: Cli) -> None:
     sizes = ("--queries", "20", "--gallery", "500", "--dim", "16", "--relevant", "3", "--repeats", "2")
-    found = json.loads(cli("bench", "ranking", *sizes, "--json").stdout)
+    found = json.loads(process("bench", "ranking", *sizes, "--json").stdout)
     assert (found["queries"], found["gallery"], found["dim"], found["relevant"]) == (20, 500, 16, 3)
     assert found["ranking_s"] > 0
     assert found["ratio_to_bare_product"] > 0
@@ -317,8 +312,8 @@ def test_bench_measures_ranking_beside_the_bare_product(cli: Cli) -> None:
     assert found["peak_memory_mb"] > found["rows_mb"]
 
 
-def test_bench_refuses_what_it_cannot_measure(refusal: Refusal) -> None:
-    assert "--relevant 500" in refusal("bench", "ranking", "--gallery", "500", "--relevant", "500")
+def test_bench_refuses_what_it_cannot_measure() -> None:
+    assert "--relevant 500" in refused_here("bench", "ranking", "--gallery", "500", "--relevant", "500")
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -331,11 +326,11 @@ ALL_COMMANDS = dict(commands(typer.main.get_command(finer_rank.app)))
 
 
 @pytest.mark.parametrize("path", ALL_COMMANDS, ids=" ".join)
-def test_every_command_and_option_explains_itself(path: tuple[str, ...], cli: Cli) -> None:
+def test_every_command_and_option_explains_itself(path: tuple[str, ...]) -> None:
     command = ALL_COMMANDS[path]
     assert command.help
     for parameter in command.params:
         assert parameter.help, f"{parameter.name} has no help"
-    shown = cli(*path, "--help")
+    shown = run_here(*path, "--help")
     assert shown.returncode == 0
     assert command.help.split(".")[0].split()[0] in shown.stdout

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from handmade import Cli, Refusal, change_row, drop_column, lacking, rows_of
+from handmade import change_row, drop_column, lacking, rows_of
 from hub_server import Hub, User
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import refused_here, run_here
 from networks import TEXT_SIDE, save_clip, save_state, save_timm
 from PIL import Image
 from pytest import approx
@@ -56,11 +57,11 @@ def own_cosine(clip: Path, image: Path, text: str) -> float:
 
 
 def test_each_image_is_compared_with_its_prompt_with_and_without_the_identifier(
-    cli: Cli, zoo: Path, prompted: Path, clip: Path, tmp_path: Path
+    zoo: Path, prompted: Path, clip: Path, tmp_path: Path
 ) -> None:
     spec = f"open_clip:local-dir:{clip}"
     arguments = ("evaluate", "-g", zoo, "-r", prompted, "-e", "classical", "--clip-t", spec)
-    done = cli(*arguments, "--out", tmp_path / "records", "--json")
+    done = run_here(*arguments, "--out", tmp_path / "records", "--json")
     assert done.returncode == 0, done.stderr
     assert "painter: 1 of 4 images have no prompt and no CLIP-T" in done.stderr
     [folder] = (tmp_path / "records").iterdir()
@@ -83,38 +84,42 @@ def test_each_image_is_compared_with_its_prompt_with_and_without_the_identifier(
         assert found[column]["value"] == approx(math.fsum(q[column] for q in queries[:3]) / 3)
     assert json.loads((folder / "record.json").read_text())["prompt_fidelity"] == found
 
-    table = cli(*arguments).stdout
+    table = run_here(*arguments).stdout
     assert "CLIP-T without identifier" in table
     assert f"{found['clip_t']['value']:.3f}" in table
 
 
-def test_prompts_are_embedded_once_and_move_no_other_score(cli: Cli, zoo: Path, prompted: Path, clip: Path) -> None:
+def test_prompts_are_embedded_once_and_move_no_other_score(zoo: Path, prompted: Path, clip: Path) -> None:
     arguments = ("evaluate", "-g", zoo, "-r", prompted, "-e", "classical", "--json")
-    plain = json.loads(cli(*arguments).stdout)
-    with_prompts = [json.loads(cli(*arguments, "--clip-t", f"open_clip:local-dir:{clip}").stdout) for _ in range(2)]
+    plain = json.loads(run_here(*arguments).stdout)
+    with_prompts = [
+        json.loads(run_here(*arguments, "--clip-t", f"open_clip:local-dir:{clip}").stdout) for _ in range(2)
+    ]
     assert with_prompts[0]["records"] == with_prompts[1]["records"]
     del with_prompts[0]["records"][0]["prompt_fidelity"]
     assert with_prompts[0]["records"] == plain["records"]
     assert "prompt_fidelity" not in plain["records"][0]
 
 
-def test_without_an_identifier_prompts_are_taken_as_they_are(cli: Cli, zoo: Path, painted: Path, clip: Path) -> None:
-    done = cli("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", f"open_clip:local-dir:{clip}")
+def test_without_an_identifier_prompts_are_taken_as_they_are(zoo: Path, painted: Path, clip: Path) -> None:
+    done = run_here("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", f"open_clip:local-dir:{clip}")
     assert "CLIP-T" in done.stdout
     assert "without identifier" not in done.stdout
     [prompt] = {row["prompt"] for row in rows_of(painted)}
     assert prompt == "a dog, asleep"
 
 
-def test_a_run_without_prompts_is_refused(refusal: Refusal, zoo: Path, painted: Path, clip: Path) -> None:
+def test_a_run_without_prompts_is_refused(zoo: Path, painted: Path, clip: Path) -> None:
     drop_column(painted, "prompt")
-    line = refusal("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", f"open_clip:local-dir:{clip}")
+    line = refused_here(
+        "evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", f"open_clip:local-dir:{clip}"
+    )
     assert "no image has a prompt" in line
 
 
-def test_a_model_without_a_text_side_is_refused(refusal: Refusal, zoo: Path, painted: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_text_side_is_refused(zoo: Path, painted: Path, tmp_path: Path) -> None:
     spec = f"timm:test_vit@{save_timm(tmp_path / 'vit.safetensors')}"
-    line = refusal("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", spec)
+    line = refused_here("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", spec)
     assert "has no text side" in line
 
 
@@ -143,17 +148,15 @@ def test_all_other_words_stay(words: list[str]) -> None:
 # ---- what cannot be embedded
 
 
-def test_images_that_the_judge_alone_cannot_embed_are_refused_or_said(
-    cli: Cli, refusal: Refusal, zoo: Path, painted: Path, tmp_path: Path
-) -> None:
+def test_images_that_the_judge_alone_cannot_embed_are_refused_or_said(zoo: Path, painted: Path, tmp_path: Path) -> None:
     clip = save_clip(tmp_path / "clip", image_size=64, text=TEXT_SIDE)
     broken = painted / rows_of(painted)[1]["file_name"]
     Image.linear_gradient("L").convert("RGB").resize((1, 60000)).save(broken)
     arguments = ("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", f"open_clip:local-dir:{clip}")
-    assert cli(*arguments[:-2]).returncode == 0
+    assert run_here(*arguments[:-2]).returncode == 0
     wanted = (broken.name, "1 × 60000 pixels: too long")
-    assert lacking(refusal(*arguments), *wanted) == []
-    done = cli(*arguments, "--skip-broken", "--json")
+    assert lacking(refused_here(*arguments), *wanted) == []
+    done = run_here(*arguments, "--skip-broken", "--json")
     assert done.returncode == 0, done.stderr
     assert lacking(done.stderr, "left out of CLIP-T: ", *wanted) == []
     assert "broken images were left out" not in done.stderr
@@ -169,7 +172,7 @@ def test_images_that_the_judge_alone_cannot_embed_are_refused_or_said(
     ],
 )
 def test_a_judge_that_embeds_nothing_is_refused_in_one_line(
-    side: str, mentions: tuple[str, ...], refusal: Refusal, zoo: Path, painted: Path, tmp_path: Path
+    side: str, mentions: tuple[str, ...], zoo: Path, painted: Path, tmp_path: Path
 ) -> None:
     folder = save_clip(tmp_path / "clip", text=TEXT_SIDE)
     weights = folder / "open_clip_model.safetensors"
@@ -177,7 +180,7 @@ def test_a_judge_that_embeds_nothing_is_refused_in_one_line(
     save_state(state | {side: state[side] * float("nan")}, weights)
     spec = f"open_clip:local-dir:{folder}"
     for _ in range(2):
-        line = refusal("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", spec)
+        line = refused_here("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", spec)
         assert lacking(line, spec, *mentions) == []
 
 
@@ -217,28 +220,28 @@ def save_library_clip(folder: Path, n_words: int = len(LETTERS)) -> Path:
     return folder
 
 
-def clip_t(cli: Cli, gallery: Path, run: Path, spec: str) -> float:
-    done = cli("evaluate", "-g", gallery, "-r", run, "-e", "classical", "--clip-t", spec, "--json")
+def clip_t(gallery: Path, run: Path, spec: str) -> float:
+    done = run_here("evaluate", "-g", gallery, "-r", run, "-e", "classical", "--clip-t", spec, "--json")
     assert done.returncode == 0, done.stderr
     value: float = json.loads(done.stdout)["records"][0]["prompt_fidelity"]["clip_t"]["value"]
     return value
 
 
 def test_another_vocabulary_gives_other_numbers_under_the_same_weights(
-    cli: Cli, zoo: Path, painted: Path, tmp_path: Path, store: Path
+    zoo: Path, painted: Path, tmp_path: Path, store: Path
 ) -> None:
     folder = save_library_clip(tmp_path / "clip")
     spec = f"transformers:local-dir:{folder}"
-    first = clip_t(cli, zoo, painted, spec)
-    assert clip_t(cli, zoo, painted, spec) == first
+    first = clip_t(zoo, painted, spec)
+    assert clip_t(zoo, painted, spec) == first
     fingerprint = load_embedder(spec, device="cpu").fingerprint
     ends, words = list(LETTERS)[:2], list(LETTERS)[2:]
     save_tokenizer(folder, {word: i for i, word in enumerate([*ends, *reversed(words)])})
     assert load_embedder(spec, device="cpu").fingerprint == fingerprint
-    second = clip_t(cli, zoo, painted, spec)
+    second = clip_t(zoo, painted, spec)
     assert abs(second - first) > 1e-3
     shutil.rmtree(store)
-    assert clip_t(cli, zoo, painted, spec) == second
+    assert clip_t(zoo, painted, spec) == second
 
 
 def test_a_second_evaluation_builds_no_network_for_the_texts(
@@ -253,7 +256,7 @@ def test_a_second_evaluation_builds_no_network_for_the_texts(
 
 
 def test_a_tokenizer_out_of_reach_or_of_another_model_is_said_in_one_line(
-    refusal: Refusal, zoo: Path, painted: Path, tmp_path: Path
+    zoo: Path, painted: Path, tmp_path: Path
 ) -> None:
     hub: dict[str, Any] = TEXT_SIDE | {"hf_tokenizer_name": "nobody/none"}
     specs = [
@@ -262,7 +265,7 @@ def test_a_tokenizer_out_of_reach_or_of_another_model_is_said_in_one_line(
         f"transformers:local-dir:{save_library_clip(tmp_path / 'fewer', n_words=5)}",
     ]
     for spec in specs:
-        line = refusal("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", spec)
+        line = refused_here("evaluate", "-g", zoo, "-r", painted, "-e", "classical", "--clip-t", spec)
         assert lacking(line, f"{spec}: cannot embed texts", "needs the tokenizer") == []
 
 
@@ -295,9 +298,9 @@ def test_a_fetch_brings_the_tokenizer_too(tmp_path: Path) -> None:
     assert user.has(TEXT_ROWS, spec, HF_HUB_OFFLINE=1) == ["(1, 16)"]
 
 
-def test_a_fetch_without_a_tokenizer_is_noted_and_no_error(cli: Cli, tmp_path: Path) -> None:
+def test_a_fetch_without_a_tokenizer_is_noted_and_no_error(tmp_path: Path) -> None:
     spec = f"open_clip:local-dir:{save_clip(tmp_path)}"
-    done = cli("embedder", "fetch", spec, "--json")
+    done = run_here("embedder", "fetch", spec, "--json")
     assert done.returncode == 0, done.stderr
     assert f"note: ready for images, not for prompts (--clip-t): {spec}: cannot embed texts" in done.stderr
     assert len(json.loads(done.stdout)) == 1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from animals import draw, write_run, write_zoo
-from handmade import Cli, Refusal
+from in_process import refused_here, run_here
 
 from benchmark.embedders import load_embedder
 from benchmark.store import EmbeddingStore, default_store
@@ -69,20 +69,20 @@ def test_an_image_in_two_shards_is_read_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["flipped byte", "truncated", "empty"])
 def test_a_damaged_shard_is_reported_set_aside_and_made_again(
-    tmp_path: Path, store: Path, zoo: Path, painter: Path, cli: Cli, damage: str
+    tmp_path: Path, store: Path, zoo: Path, painter: Path, damage: str
 ) -> None:
     command = ("evaluate", "--gallery", zoo, "--run", painter, "--embedder", "classical:", "--json")
-    before, n_images = scores(cli(*command))
+    before, n_images = scores(run_here(*command))
     (shard,) = shards(store)
     content = shard.read_bytes()
     middle = len(content) // 2
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     shard.write_bytes({"flipped byte": flipped, "truncated": content[:-100], "empty": b""}[damage])
-    mended = cli(*command)
+    mended = run_here(*command)
     assert scores(mended) == (before, n_images)
     assert sum(shard.name in line and "damaged" in line for line in mended.stderr.splitlines()) == 1
     assert shard.with_suffix(".damaged").is_file()
-    after = cli(*command)
+    after = run_here(*command)
     assert scores(after) == (before, 0)
     assert "damaged" not in after.stderr
 
@@ -123,11 +123,9 @@ def test_several_readers_may_find_the_same_damage_at_once(tmp_path: Path) -> Non
     assert failures == []
 
 
-def test_what_others_left_in_the_store_breaks_nothing(
-    store: Path, zoo: Path, cli: Cli, tmp_path: Path, painter: Path
-) -> None:
+def test_what_others_left_in_the_store_breaks_nothing(store: Path, zoo: Path, tmp_path: Path, painter: Path) -> None:
     command = ("evaluate", "--gallery", zoo, "--run", painter, "--embedder", "classical:", "--json")
-    before, _ = scores(cli(*command))
+    before, _ = scores(run_here(*command))
     (shard,) = shards(store)
     (shard.parent / f".{shard.name}.4711").write_bytes(shard.read_bytes()[:50])
     shard.with_suffix(".damaged").write_bytes(b"")
@@ -136,12 +134,12 @@ def test_what_others_left_in_the_store_breaks_nothing(
     (store / "file").write_text("")
     for memo in (store / "embedders").iterdir():
         memo.write_text("{")
-    again = cli(*command)
+    again = run_here(*command)
     assert scores(again) == (before, 0)
-    assert cli("doctor", "--json").returncode == 0
+    assert run_here("doctor", "--json").returncode == 0
 
 
-def test_two_processes_that_fill_one_store_at_once_agree(store: Path, zoo: Path, painter: Path, cli: Cli) -> None:
+def test_two_processes_that_fill_one_store_at_once_agree(store: Path, zoo: Path, painter: Path) -> None:
     arguments = ("evaluate", "--gallery", zoo, "--run", painter, "--embedder", "classical:", "--json")
     command = [sys.executable, "-m", "finer_rank", *map(str, arguments)]
     both = [
@@ -151,26 +149,35 @@ def test_two_processes_that_fill_one_store_at_once_agree(store: Path, zoo: Path,
     for one in both:
         printed = one.communicate()
         ended.append(subprocess.CompletedProcess(command, one.returncode, *printed))
-    again, n_passes = scores(cli(*arguments))
+    again, n_passes = scores(run_here(*arguments))
     assert scores(ended[0])[0] == scores(ended[1])[0] == again
     assert n_passes == 0
     assert all(hashlib.sha256(shard.read_bytes()).hexdigest() == shard.stem for shard in shards(store))
     assert {path.suffix for path in store.rglob("*") if path.is_file()} == {".parquet", ".json"}
 
 
-# A shard a batch, in place of one every 15 seconds, so that the kill finds a shard soon.
-EVALUATE_IN_SMALL_SHARDS = "import benchmark.embed as e; e.SHARD_SECONDS = 0; import finer_rank; finer_rank.main()"
+# A shard a batch, in place of one every 15 seconds, so that the kill finds a shard soon. The second half of the images
+# never comes, so that it finds them at work, however late it is.
+EVALUATE_THE_FIRST_HALF = """
+import signal, benchmark.embed as e, finer_rank
+in_threads, e.SHARD_SECONDS = e.in_threads, 0
+def first_half(prepared, images, look_ahead):
+    yield from in_threads(prepared, images[: len(images) // 2], look_ahead)
+    signal.pause()
+e.in_threads = first_half
+finer_rank.main()
+"""
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, cli: Cli) -> None:
-    n_images = 120
+def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
+    n_images = 24
     for number in range(n_images):
         draw(tmp_path / "herd" / f"cow {number % 12}" / f"{number}.png", f"cow {number % 12}", number)
     arguments = ["evaluate", "--gallery", str(tmp_path / "herd"), "--embedder", "classical:", "--size", "256", "--json"]
     arguments += ["--batch-size", "2"]
     store = tmp_path / "store"
     victim = subprocess.Popen(
-        [sys.executable, "-c", EVALUATE_IN_SMALL_SHARDS, *arguments, "--store", str(store)],
+        [sys.executable, "-c", EVALUATE_THE_FIRST_HALF, *arguments, "--store", str(store)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -182,10 +189,10 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, cli: Cli) -> N
     printed, _ = victim.communicate()
     assert (victim.returncode, printed) == (-signal.SIGKILL, b""), "the victim was to be killed at work"
     n_kept = sum(len(EmbeddingStore(store, shard.parent.name).read(digests_of(shard))[0]) for shard in shards(store))
-    resumed, n_passes = scores(cli(*arguments, "--store", store))
+    resumed, n_passes = scores(run_here(*arguments, "--store", store))
     assert 0 < n_kept < n_images
     assert n_passes == n_images - n_kept
-    unbroken, n_all = scores(cli(*arguments, "--store", tmp_path / "fresh"))
+    unbroken, n_all = scores(run_here(*arguments, "--store", tmp_path / "fresh"))
     assert n_all == n_images
     assert resumed == unbroken
 
@@ -196,12 +203,10 @@ def digests_of(shard: Path) -> list[str]:
     return list(pq.ParquetFile(shard).read(["digest"]).column("digest").to_pylist())
 
 
-def test_a_store_that_cannot_be_written_is_said_in_one_line(
-    tmp_path: Path, zoo: Path, painter: Path, refusal: Refusal
-) -> None:
+def test_a_store_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, zoo: Path, painter: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a folder")
-    line = refusal("evaluate", "--gallery", zoo, "--run", painter, "--embedder", "classical:", "--store", file)
+    line = refused_here("evaluate", "--gallery", zoo, "--run", painter, "--embedder", "classical:", "--store", file)
     assert str(file) in line
 
 
@@ -212,8 +217,8 @@ def test_the_store_lies_where_the_environment_says(tmp_path: Path, monkeypatch: 
     assert default_store().name == "embeddings"
 
 
-def test_each_embedder_has_a_folder_of_its_own(store: Path, zoo: Path, cli: Cli) -> None:
+def test_each_embedder_has_a_folder_of_its_own(store: Path, zoo: Path) -> None:
     for size in "64", "96":
-        assert cli("evaluate", "--gallery", zoo, "--embedder", "classical:", "--size", size).returncode == 0
+        assert run_here("evaluate", "--gallery", zoo, "--embedder", "classical:", "--size", size).returncode == 0
     expected = {load_embedder("classical:", size=size).fingerprint for size in (64, 96)}
     assert {shard.parent.name for shard in shards(store)} == expected

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import Cli, Refusal, lacking, rows_of, write_rows
+from handmade import lacking, rows_of, write_rows
+from in_process import refused_here, run_here
 from networks import save_state, save_timm, save_torchvision
 from PIL import Image, ImageDraw
 from pytest import approx
@@ -146,7 +147,7 @@ def test_who_is_held_out_is_never_trained_on(trained: training.Trained, balls: P
     assert described(trained.out)["training"]["n_trained_photos"] == 64
 
 
-def test_the_card_tells_how_it_was_made(trained: training.Trained, balls: Path, cli: Cli) -> None:
+def test_the_card_tells_how_it_was_made(trained: training.Trained, balls: Path) -> None:
     card = described(trained.out)
     made = card["training"]
     assert (card["family"], card["architecture"], card["dimension"]) == ("timm", "test_resnet", 96)
@@ -160,7 +161,7 @@ def test_the_card_tells_how_it_was_made(trained: training.Trained, balls: Path, 
     texts = [path.read_text() for path in (trained.out / "embedder.toml", trained.out / "training.json")]
     assert not any(str(balls.parent) in text or str(trained.out.parent) in text for text in texts)
     assert len(details(trained.out)["epochs"]) == 1 + made["n_epochs_trained"]
-    shown = json.loads(cli("embedder", "show", f"checkpoint:{trained.out}", "--json").stdout)
+    shown = json.loads(run_here("embedder", "show", f"checkpoint:{trained.out}", "--json").stdout)
     assert shown["trained_on"] is None  # the gallery's source is none that is known
     assert not lacking(shown["note"], "the gallery balls (source: not stated)", "flatters")
 
@@ -210,6 +211,15 @@ def test_another_seed_holds_out_others_and_without_variation_something_else_is_l
     assert first["epochs"][1] != plain["epochs"][1]
 
 
+# The fourth epoch never comes, so that the kill finds the training at work, however late it is.
+TRAIN_THREE_EPOCHS = """
+import signal, benchmark.training.trainer as t, finer_rank
+train = t._Training._epoch
+t._Training._epoch = lambda self, epoch: train(self, epoch) if epoch < 4 else signal.pause()
+finer_rank.main()
+"""
+
+
 def test_a_killed_training_goes_on_to_the_same_end(
     balls: Path, trained: training.Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,7 +229,7 @@ def test_a_killed_training_goes_on_to_the_same_end(
     words = ["finer-rank", "embedder", "train", *map(str, command), "--out", str(out)]
     state = tmp_path / ".ball-reid.training" / "state.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "finer_rank", *words[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", TRAIN_THREE_EPOCHS, *words[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
@@ -462,12 +472,12 @@ def test_what_cannot_be_trained_is_refused_in_a_line(few: Path, tmp_path: Path) 
     assert "full" in refused(few, tmp_path / "full", QUICK)
 
 
-def test_a_damaged_photo_is_named_before_anything_is_trained(refusal: Refusal, tmp_path: Path) -> None:
+def test_a_damaged_photo_is_named_before_anything_is_trained(tmp_path: Path) -> None:
     gallery = write_balls(tmp_path / "balls", n_balls=4, n_photos=3)
     broken = gallery / "images" / "01_2.png"
     broken.write_bytes(broken.read_bytes()[:120])
     command = ["embedder", "train", "-g", gallery, "--backbone", "timm:test_resnet", "--from-scratch", "--size", 32]
-    assert "01_2.png" in refusal(*command, "--out", tmp_path / "out")
+    assert "01_2.png" in refused_here(*command, "--out", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["balls"]
 
 

@@ -1,11 +1,13 @@
 """The browser, the pages that a test opens, and a server of files."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from boards import finer
+from filelock import FileLock
 from pages import ARGUMENTS, Visits, find_chromium, served
 from playwright.sync_api import Browser, sync_playwright
 from site_boards import write_world
@@ -46,10 +48,19 @@ def serve() -> Iterator[Callable[[Path], str]]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundles of `site_boards` in `old` and `new`, and their site in `site`; to be read only."""
-    folder = write_world(tmp_path_factory.mktemp("world"))
-    code, _, err = finer("leaderboard", "build", folder / "old", folder / "new", "--out", folder / "site")
-    assert code == 0, err
+    """The bundles of `site_boards` in `old` and `new`, and their site in `site`; to be read only.
+
+    Made once: the processes of one run of the tests share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "world-of-pages"
+    with FileLock(shared / "world-of-pages.lock"):
+        if not folder.exists():
+            partial = write_world(tmp_path_factory.mktemp("world") / "made")
+            code, _, err = finer("leaderboard", "build", partial / "old", partial / "new", "--out", partial / "site")
+            assert code == 0, err
+            partial.rename(folder)
     return folder
 
 

@@ -16,7 +16,6 @@ import torch
 import transformers
 from handmade import (
     Cli,
-    Refusal,
     files_below,
     half,
     imagefolder_rows,
@@ -26,6 +25,7 @@ from handmade import (
     write_gallery,
     write_rows,
 )
+from in_process import refused_here, run_here
 from PIL import Image
 from segmentation_models import save_mask2former, save_red, save_segformer
 
@@ -127,10 +127,10 @@ def test_pictures_of_any_shape_get_masks_of_their_own_size(tmp_path: Path, model
         assert model != "red" or set(report.shares.values()) == {1.0}
 
 
-def test_code_of_a_model_runs_only_when_that_is_asked_for(zoo: Path, tmp_path: Path, refusal: Refusal) -> None:
+def test_code_of_a_model_runs_only_when_that_is_asked_for(zoo: Path, tmp_path: Path) -> None:
     marker = tmp_path / "it ran"
     model = save_red(tmp_path / "trap", code=f"open({str(marker)!r}, 'w')")
-    line = refusal("gallery", "mask", zoo, "--model", model)
+    line = refused_here("gallery", "mask", zoo, "--model", model)
     assert lacking(line, "comes with code of its own", "--trust-remote-code") == []
     assert not marker.exists()
     with pytest.raises(FinerRankError, match="its code does not run"):
@@ -138,15 +138,15 @@ def test_code_of_a_model_runs_only_when_that_is_asked_for(zoo: Path, tmp_path: P
     assert marker.exists()
 
 
-def test_a_gallery_and_a_run_are_masked_by_the_command(cli: Cli, zoo: Path, painted: Path, models: Path) -> None:
-    done = cli("gallery", "mask", zoo, "--model", models / "red", "--trust-remote-code", "--size", 64, "--json")
+def test_a_gallery_and_a_run_are_masked_by_the_command(process: Cli, zoo: Path, painted: Path, models: Path) -> None:
+    done = process("gallery", "mask", zoo, "--model", models / "red", "--trust-remote-code", "--size", 64, "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)  # what the model's code prints is not in it
     assert said["mask_source"].endswith(" threshold 0.5 size 64")
     assert (said["n_images"], said["n_kept"], said["empty"], said["faults"]) == (6, 0, [], [])
     assert 0.4 < said["share"]["min"] <= said["share"]["median"] <= said["share"]["max"] < 0.6
 
-    done = cli("run", "mask", painted, "--model", models / "segformer", "--label", "dog", "--label", "cat")
+    done = run_here("run", "mask", painted, "--model", models / "segformer", "--label", "dog", "--label", "cat")
     assert done.returncode == 0, done.stderr
     assert "subject's share of the picture: min" in done.stderr
     run = Run.open(painted)
@@ -211,9 +211,9 @@ def test_what_shares_a_batch_changes_no_mask(tmp_path: Path, models: Path) -> No
         assert all((one == other).all() for one, other in zip(alone, masks_of(gallery), strict=True))
 
 
-def test_images_in_which_nothing_is_found_are_listed_and_no_error(cli: Cli, zoo: Path, tmp_path: Path) -> None:
+def test_images_in_which_nothing_is_found_are_listed_and_no_error(zoo: Path, tmp_path: Path) -> None:
     model = save_segformer(tmp_path / "dogs everywhere", always=1)
-    done = cli("gallery", "mask", zoo, "--model", model, "--label", "cat")
+    done = run_here("gallery", "mask", zoo, "--model", model, "--label", "cat")
     assert done.returncode == 0
     assert lacking(done.stderr, "min 0.0%", "6 masks are empty", "images/rex_0.png", "images/tom_1.png…") == []
     assert not any(mask.any() for mask in masks_of(zoo))
@@ -226,14 +226,16 @@ def test_images_in_which_nothing_is_found_are_listed_and_no_error(cli: Cli, zoo:
 def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, models: Path) -> None:
     zoo = write_gallery(tmp_path / "zoo")
     table, card = (zoo / "metadata.csv").read_bytes(), (zoo / "gallery.toml").read_bytes()
-    command = [sys.executable, "-m", "finer_rank", "gallery", "mask", str(zoo), "--model", str(models / "red")]
-    command += ["--trust-remote-code", "--size", "64", "--batch-size", "2", "--json"]
+    arguments = ["gallery", "mask", str(zoo), "--model", str(models / "red")]
+    arguments += ["--trust-remote-code", "--size", "64", "--batch-size", "2", "--json"]
+    command = [sys.executable, "-m", "finer_rank", *arguments]
     killed = subprocess.run(command, env={**os.environ, "KILL_AT_BATCH": "3"}, capture_output=True)
     assert killed.returncode == -9
     assert len(list(zoo.glob("masks/**/*.png"))) == 4
     assert ((zoo / "metadata.csv").read_bytes(), (zoo / "gallery.toml").read_bytes()) == (table, card)
 
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_here(*arguments)
+    assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["n_kept"], "4 masks were there already" in done.stderr) == (4, True)
     other = write_gallery(tmp_path / "other")
     masked(other, models / "red")
@@ -243,12 +245,12 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path, models: Path) -> 
     )
 
 
-def test_broken_images_are_all_listed_and_the_table_stays(zoo: Path, models: Path, cli: Cli) -> None:
+def test_broken_images_are_all_listed_and_the_table_stays(zoo: Path, models: Path) -> None:
     table, card = (zoo / "metadata.csv").read_bytes(), (zoo / "gallery.toml").read_bytes()
     (zoo / "images/rex_1.png").unlink()
     (zoo / "images/tom_2.png").write_bytes((zoo / "images/tom_1.png").read_bytes()[:500])
     arguments = ("gallery", "mask", zoo, "--model", models / "segformer")
-    done = cli(*arguments, "--json")
+    done = run_here(*arguments, "--json")
     assert done.returncode == 2
     assert [fault["where"] for fault in json.loads(done.stdout)["faults"]] == ["images/rex_1.png", "images/tom_2.png"]
     assert lacking(done.stderr, "2 faults", "images/rex_1.png: no such file", "images/tom_2.png: truncated") == []
@@ -347,12 +349,12 @@ def test_a_card_keeps_what_else_it_says(text: str, kept: str) -> None:
     assert kept in changed
 
 
-def test_a_tree_of_photos_must_be_built_first(tmp_path: Path, models: Path, refusal: Refusal) -> None:
+def test_a_tree_of_photos_must_be_built_first(tmp_path: Path, models: Path) -> None:
     for identity in ("rex", "tom"):
         save_noise(tmp_path / "pets" / identity / "1.png", 1)
-    line = refusal("gallery", "mask", tmp_path / "pets", "--model", models / "segformer")
+    line = refused_here("gallery", "mask", tmp_path / "pets", "--model", models / "segformer")
     assert lacking(line, "pets", "no table", "finer-rank gallery build") == []
-    line = refusal("run", "mask", tmp_path / "pets", "--model", models / "segformer")
+    line = refused_here("run", "mask", tmp_path / "pets", "--model", models / "segformer")
     assert lacking(line, "no table", "finer-rank run import") == []
 
 

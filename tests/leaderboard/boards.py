@@ -36,6 +36,7 @@ def refused(*arguments: object) -> str:
     """The one line with which a command is refused."""
     code, said, err = finer(*arguments)
     assert (code, said, len(err.splitlines())) == (2, "", 1), err
+    assert err.startswith("finer-rank: ")
     return err
 
 

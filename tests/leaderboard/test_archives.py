@@ -3,13 +3,15 @@
 import io
 import stat
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import Cli, Refusal, files_below, write_gallery, write_run
+from boards import finer, refused
+from handmade import files_below, write_gallery, write_run
 from test_bundles import declare
 
 from galleries.errors import FinerRankError
@@ -128,16 +130,16 @@ HOSTILE: dict[str, tuple[str, Build, str]] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_archives_are_refused_and_nothing_is_written(
-    case: str, gallery: Path, run: Path, tmp_path: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+    case: str, gallery: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suffix, build, why = HOSTILE[case]
     archive = tmp_path / f"archive{suffix}"
     build(run, archive)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     before = files_below(tmp_path)
-    line = refusal(
+    line = refused(
         "leaderboard", "add", archive, "--gallery", gallery, "--embedder", "classical:", "--out", tmp_path / "board"
     )
     assert why in line
@@ -148,25 +150,25 @@ def test_hostile_archives_are_refused_and_nothing_is_written(
 @pytest.mark.parametrize("pack", [into_zip, into_tar])
 @pytest.mark.parametrize("inside", ["painted", "."])
 def test_a_packed_run_gives_the_bundle_of_the_folder(
-    pack: Callable[[Path, Path, str], None], inside: str, gallery: Path, run: Path, tmp_path: Path, cli: Cli
+    pack: Callable[[Path, Path, str], None], inside: str, gallery: Path, run: Path, tmp_path: Path
 ) -> None:
     archive = tmp_path / ("run.zip" if pack is into_zip else "run.TAR.GZ")
     pack(run, archive, f"{inside}/" if pack is into_zip else inside)
     for source, out in ((run, "of-folder"), (archive, "of-archive")):
-        done = cli(
+        code, _, err = finer(
             "leaderboard", "add", source, "--gallery", gallery, "-e", "classical:", "--out", tmp_path / out,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert code == 0, err
     assert files_below(tmp_path / "of-folder") == files_below(tmp_path / "of-archive")
     for name in files_below(tmp_path / "of-folder"):
         first, second = tmp_path / "of-folder" / name, tmp_path / "of-archive" / name
         assert first.is_dir() or first.read_bytes() == second.read_bytes(), name
 
 
-def test_faults_of_a_packed_run_name_the_archive(gallery: Path, run: Path, tmp_path: Path, refusal: Refusal) -> None:
+def test_faults_of_a_packed_run_name_the_archive(gallery: Path, run: Path, tmp_path: Path) -> None:
     (run / "images" / "rex_0.png").write_bytes(b"no picture")
     into_zip(run, tmp_path / "run.zip")
-    line = refusal(
+    line = refused(
         "leaderboard", "add", tmp_path / "run.zip", "-g", gallery, "-e", "classical:", "--out", tmp_path / "board"
     )
     assert "run.zip: images/rex_0.png: not a readable image" in line

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from boards import finer
-from handmade import Cli, Refusal, files_below
+from boards import finer, refused
+from handmade import Cli, files_below
 
 from leaderboard.bench_board import BROWSERS, TARGETS, bench_board, first_page_files
 from leaderboard.made_board import MadeBoard, write_made_board
@@ -51,6 +51,6 @@ def test_a_browser_measures_every_step(cli: Cli) -> None:
         assert 0 < found[f"{step}_median_ms"] <= found[f"{step}_max_ms"]
 
 
-def test_what_cannot_be_measured_is_refused(refusal: Refusal, tmp_path: Path) -> None:
-    assert "no such program" in refusal("bench", "board", "--browser", tmp_path / "chromium")
-    assert "--identities 100" in refusal("bench", "board", "--queries", "40")
+def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
+    assert "no such program" in refused("bench", "board", "--browser", tmp_path / "chromium")
+    assert "--identities 100" in refused("bench", "board", "--queries", "40")

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from handmade import Cli, drop_column, lacking, noise, rows_of, write_rows
+from handmade import drop_column, lacking, noise, rows_of, write_rows
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,18 +33,16 @@ from test_bundles import (
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the gallery `zoo`, the runs `painter` and `sketcher`, and the bundles of both in `board`."""
     folder = tmp_path_factory.mktemp("world")
     zoo = write_zoo(folder / "zoo")
     (zoo / "gallery.toml").write_text('name = "zoo"\nversion = "1"\nthumbnails = "yes"\n')
     for model, likeness in (("painter", 0.6), ("sketcher", 0.2)):
         declare(write_run(folder / model, likeness), model)
-        done = cli(
-            "leaderboard", "add", model, "-g", "zoo", "-e", "classical:", "--out", "board", "--store", "store",
-            cwd=folder,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        with contextlib.chdir(folder):
+            code, _, err = command("add", model, "-g", "zoo", "-e", "classical:", "--out", "board", "--store", "store")
+        assert code == 0, err
     return folder
 
 
@@ -555,13 +553,13 @@ def test_an_embedder_is_what_its_fingerprint_says(board: Path) -> None:
     assert "embedder.fingerprint" in faults_of(board)
 
 
-def test_identical_images_are_held_for_review(world: Path, tmp_path: Path, cli: Cli) -> None:
+def test_identical_images_are_held_for_review(world: Path, tmp_path: Path) -> None:
     lazy = declare(write_run(tmp_path / "lazy"), "lazy")
     same = (lazy / "images" / "rex_0.png").read_bytes()
     for path in (lazy / "images").iterdir():
         path.write_bytes(same)
-    done = cli("leaderboard", "add", lazy, "-g", world / "zoo", "-e", "classical:", "--out", tmp_path / "board")
-    assert done.returncode == 0, done.stderr
+    code, _, err = command("add", lazy, "-g", world / "zoo", "-e", "classical:", "--out", tmp_path / "board")
+    assert code == 0, err
     assert "15 of 15 query images are identical" in notes_of(tmp_path / "board")
 
 

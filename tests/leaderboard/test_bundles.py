@@ -309,7 +309,7 @@ def test_every_identity_of_the_gallery_must_be_asked_for(zoo: Path, painter: Pat
     assert not lacking(line, "no image of 1 of the gallery's 5 identities (cleo)", "generate them too")
 
 
-def test_a_class_only_run_asks_for_everybody(zoo: Path, painter: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_class_only_run_asks_for_everybody(zoo: Path, painter: Path, tmp_path: Path) -> None:
     rows = [
         {"file_name": row["file_name"], "category": c}
         for row, c in zip(rows_of(painter)[:2], ("cats", "dogs"), strict=True)
@@ -320,54 +320,54 @@ def test_a_class_only_run_asks_for_everybody(zoo: Path, painter: Path, tmp_path:
     bundle = add(painter, zoo, tmp_path / "board")
     queries = pq.read_table(record_of(bundle) / "queries.parquet")
     assert set(queries.column("identity").to_pylist()) == {"ada", "ben", "cleo", "rex", "fido"}
-    assert cli("leaderboard", "check", bundle).returncode == 0
+    assert command("check", bundle)[0] == 0
 
 
-def test_all_faults_are_listed_at_once(zoo: Path, painter: Path, tmp_path: Path, cli: Cli) -> None:
+def test_all_faults_are_listed_at_once(zoo: Path, painter: Path, tmp_path: Path) -> None:
     (painter / "run.toml").write_text('model = "painter"\n')
     change_row(painter, 1, identity="adda")
     (painter / "images" / "ben_0.png").write_bytes(b"")
-    done = cli("leaderboard", "add", painter, "-g", zoo, "-e", "classical:", "--out", tmp_path / "board")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert not lacking(done.stderr, "10 faults", "method", "'adda'", "is 'ada' meant?", "ben_0.png: the file is empty")
+    code, said, err = command("add", painter, "-g", zoo, "-e", "classical:", "--out", tmp_path / "board")
+    assert (code, said) == (2, "")
+    assert not lacking(err, "10 faults", "method", "'adda'", "is 'ada' meant?", "ben_0.png: the file is empty")
     assert not (tmp_path / "board").exists()
 
 
-def test_an_embedder_must_be_named(zoo: Path, painter: Path, tmp_path: Path, cli: Cli) -> None:
-    done = cli("leaderboard", "add", painter, "--gallery", zoo, "--out", tmp_path / "board")
-    assert done.returncode == 2
-    assert "--embedder" in done.stderr
+def test_an_embedder_must_be_named(zoo: Path, painter: Path, tmp_path: Path) -> None:
+    code, _, err = command("add", painter, "--gallery", zoo, "--out", tmp_path / "board")
+    assert code == 2
+    assert "--embedder" in err
 
 
-def test_names_of_models_make_safe_folders(zoo: Path, painter: Path, tmp_path: Path, cli: Cli) -> None:
+def test_names_of_models_make_safe_folders(zoo: Path, painter: Path, tmp_path: Path) -> None:
     declare(painter, "../../Ünsafe: 模型 [red]\\u001b")
     add(painter, zoo, tmp_path / "board")
     (bundle,) = (tmp_path / "board").iterdir()
     assert bundle.name.isascii()
-    done = cli("leaderboard", "check", tmp_path / "board")
-    assert done.returncode == 0, done.stderr
-    assert "\x1b" not in done.stdout
-    assert "[red]" in done.stdout
+    code, said, err = command("check", tmp_path / "board")
+    assert code == 0, err
+    assert "\x1b" not in said
+    assert "[red]" in said
 
 
-def test_what_will_be_held_for_review_is_said(zoo: Path, painter: Path, tmp_path: Path, cli: Cli) -> None:
+def test_what_will_be_held_for_review_is_said(zoo: Path, painter: Path, tmp_path: Path) -> None:
     for row in rows_of(painter):
         shutil.copyfile(zoo / "images" / f"{row['identity']}_0.png", painter / row["file_name"])
-    done = cli("leaderboard", "add", painter, "-g", zoo, "-e", "classical:", "--out", tmp_path / "board")
-    assert done.returncode == 0, done.stderr
+    code, _, err = command("add", painter, "-g", zoo, "-e", "classical:", "--out", tmp_path / "board")
+    assert code == 0, err
     for what in (
         "identical to another one",
         "15 images are photos of the gallery",
         "similarity above 0.999",
         "copy rate 1.000",
     ):
-        assert any("will be held for review" in line and what in line for line in done.stderr.splitlines()), what
+        assert any("will be held for review" in line and what in line for line in err.splitlines()), what
 
 
-def test_encounters_that_are_left_out_are_scored_and_checked(painter: Path, tmp_path: Path, cli: Cli) -> None:
+def test_encounters_that_are_left_out_are_scored_and_checked(painter: Path, tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", encounters=True)
     bundle = add(painter, zoo, tmp_path / "board")
     record = json.loads((record_of(bundle) / "record.json").read_text(encoding="utf-8"))
     assert "with_same_encounter" in record
-    done = cli("leaderboard", "check", bundle, "--gallery", zoo, "--run", painter)
-    assert done.returncode == 0, done.stderr
+    code, _, err = command("check", bundle, "--gallery", zoo, "--run", painter)
+    assert code == 0, err

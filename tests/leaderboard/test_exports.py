@@ -16,8 +16,6 @@ from pytest import approx
 
 from leaderboard.exports import latex_text, markdown_text
 
-SPECS = {"classical": "classical:", "critter-reid": "critter-reid"}
-
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -145,7 +143,7 @@ def test_a_latex_table_is_one_for_booktabs_with_bold_best(board: Path) -> None:
     said = export(board, "--format", "latex", "-e", "classical:", "-m", "mAP", "-m", "AUC")
     assert said.count(r"\begin{table*}") == 1
     caption = said[said.index(r"\caption{") : said.index(r"\begin{tabular}")]
-    assert not lacking(caption, "Gallery zoo, version 1", "classical:", "protocol 1", "5 identities", "15 queries")
+    assert not lacking(caption, "Gallery zoo, version 1", "classical", "protocol 1", "5 identities", "15 queries")
     body = said[said.index(r"\toprule") : said.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {3}
@@ -238,7 +236,7 @@ def test_an_incomplete_run_has_no_rank(board: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_refused_in_one_line(board: Path, tmp_path: Path) -> None:
     assert not lacking(refused("export", board, "-f", "xls"), "--format xls", "csv, json")
     assert not lacking(refused("export", board, "-f", "csv", "-g", "zoos"), "--gallery zoos", "'zoo 1'")
-    assert not lacking(refused("export", board, "-f", "csv", "-e", "dino"), "--embedder dino", "'classical:'")
+    assert not lacking(refused("export", board, "-f", "csv", "-e", "dino"), "--embedder dino", "'classical'")
     assert not lacking(refused("export", board, "-f", "csv", "--category", "cows"), "cows", "'cats', 'dogs'")
     assert not lacking(refused("export", board, "-f", "csv", "-m", "map"), "--metric map", "mAP")
     assert not lacking(refused("export", board, "-f", "hf"), "--out")

@@ -147,10 +147,9 @@ def test_the_workflows_that_publish_a_board_are_whole(tmp_path: Path) -> None:
 
 
 def test_drawn_and_scored_today_the_faithful_model_gives_the_same_bundle(tmp_path: Path) -> None:
-    workers = os.cpu_count() or 1
-    gallery = draw_gallery(PLAN, tmp_path / "gallery", "critters", workers=workers)
+    gallery = draw_gallery(PLAN, tmp_path / "gallery", "critters")
     run = tmp_path / "faithful"
-    simulate(gallery, MODELS["faithful"], run, "faithful", n_images=N_IMAGES, workers=workers)
+    simulate(gallery, MODELS["faithful"], run, "faithful", n_images=N_IMAGES)
     bundle = RECORDS / "critters-1--faithful"
     code, _, err = finer("leaderboard", "check", bundle, "--gallery", tmp_path / "gallery", "--run", run)
     assert code == 0, err

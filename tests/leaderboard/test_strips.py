@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from handmade import Cli, Refusal, change_row, rows_of, write_gallery, write_rows, write_run
+from boards import finer, refused
+from handmade import Cli, change_row, rows_of, write_gallery, write_rows, write_run
 from PIL import Image
 
 from benchmark.embedders import load_embedder
@@ -58,12 +59,16 @@ def moved(scored: Scored, tmp_path: Path) -> Scored:
 
 
 def test_the_command_draws_a_picture_and_the_same_one_again(scored: Scored, tmp_path: Path, cli: Cli) -> None:
+    def in_a_process(*arguments: object) -> tuple[int, str, str]:
+        done = cli(*arguments)
+        return done.returncode, done.stdout, done.stderr
+
     pictures = []
-    for name in "first.png", "second.png":
-        drawn = cli("neighbours", scored.record, "--worst", "3", "-k", "2", "--out", tmp_path / name)
-        assert drawn.returncode == 0, drawn.stderr
-        assert drawn.stdout == f"{tmp_path / name}: 3 queries\n"
-        assert drawn.stderr == ""
+    for run, name in (in_a_process, "first.png"), (finer, "second.png"):
+        code, said, err = run("neighbours", scored.record, "--worst", "3", "-k", "2", "--out", tmp_path / name)
+        assert code == 0, err
+        assert said == f"{tmp_path / name}: 3 queries\n"
+        assert err == ""
         pictures.append((tmp_path / name).read_bytes())
     assert pictures[0] == pictures[1]
     with Image.open(tmp_path / "first.png") as image:
@@ -123,9 +128,9 @@ def test_more_neighbours_than_were_kept_draws_those_that_were(scored: Scored, tm
     assert scored.draw(tmp_path / "many.png", [0], k=500) == scored.draw(tmp_path / "all.png", [0], k=4)
 
 
-def test_an_ending_that_is_no_picture_is_refused(scored: Scored, tmp_path: Path, refusal: Refusal) -> None:
+def test_an_ending_that_is_no_picture_is_refused(scored: Scored, tmp_path: Path) -> None:
     for name in "strips.txt", "strips", "strips.tiff":
-        assert ".png, .pdf, .svg" in refusal("neighbours", scored.record, "--out", tmp_path / name)
+        assert ".png, .pdf, .svg" in refused("neighbours", scored.record, "--out", tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -134,19 +139,19 @@ def test_a_picture_that_cannot_be_written_is_named(scored: Scored, tmp_path: Pat
         scored.draw(tmp_path / "no folder" / "strips.png", [0])
 
 
-def test_a_published_record_needs_to_be_told_where_its_images_lie(moved: Scored, cli: Cli, refusal: Refusal) -> None:
+def test_a_published_record_needs_to_be_told_where_its_images_lie(moved: Scored) -> None:
     (moved.record / "places.json").unlink()
     out = moved.record.parent / "strips.png"
-    assert "name it with --gallery" in refusal("neighbours", moved.record, "--out", out)
+    assert "name it with --gallery" in refused("neighbours", moved.record, "--out", out)
     told = ("--gallery", moved.gallery, "--run", moved.run, "--worst", "1", "-k", "1")
-    drawn = cli("neighbours", moved.record, "--out", out, *told)
-    assert drawn.returncode == 0, drawn.stderr
+    code, _, err = finer("neighbours", moved.record, "--out", out, *told)
+    assert code == 0, err
     assert out.is_file()
 
 
-def test_a_place_that_is_gone_is_named(moved: Scored, refusal: Refusal) -> None:
+def test_a_place_that_is_gone_is_named(moved: Scored) -> None:
     (moved.record / "places.json").write_text('{"gallery": "/nowhere/zoo", "run": "/nowhere/run"}')
-    assert "/nowhere/zoo" in refusal("neighbours", moved.record, "--out", moved.record.parent / "strips.png")
+    assert "/nowhere/zoo" in refused("neighbours", moved.record, "--out", moved.record.parent / "strips.png")
 
 
 def test_an_image_that_is_gone_or_broken_is_named(moved: Scored, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,13 +149,20 @@ def test_a_stopped_evaluation_says_that_it_can_go_on(tmp_path: Path, photo: Draw
         photo(tmp_path / "pets" / f"pet{seed % 4}" / f"{seed}.png", seed)
     arguments = ["evaluate", "--gallery", str(tmp_path / "pets"), *CLASSICAL, "--batch-size", "2"]
     command = [sys.executable, "-c", EVALUATE_FOR_EVER, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
-    deadline = time.monotonic() + 60
-    while not list(store.glob("*/*.parquet")):  # embedding has begun
-        assert time.monotonic() < deadline
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            assert process.wait(0.01) is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    # Tests that run in the background of a shell have the signal ignored, and hand that down.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", preexec_fn=heeding
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(store.glob("*/*.parquet")):  # embedding has begun
+            assert time.monotonic() < deadline
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert process.wait(0.01) is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert errors.splitlines() == ["finer-rank: stopped; embeddings and masks made so far are kept"]

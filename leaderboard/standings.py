@@ -4,7 +4,7 @@ import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -273,8 +273,6 @@ def _value(row: Row) -> float:
 
 
 def _placed(row: Row, n_above: int, place: RankRange | None) -> Row:
-    from dataclasses import replace
-
     best, worst, tied = (place.best, place.worst, place.tied_with_best) if place else (1, 1, True)
     # Tests weigh identities alike, the mean weighs images alike: with uneven counts a rank may leave its range.
     rank = 1 + n_above
@@ -341,8 +339,6 @@ def _anchors(records: Sequence[PublishedRecord], category: str, untuned: Sequenc
 
 
 def _as_anchor(row: Row, name: str) -> Row:
-    from dataclasses import replace
-
     return replace(row, model=name)
 
 

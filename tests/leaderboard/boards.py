@@ -1,20 +1,15 @@
 """Boards for tests of figures and exports: bundles by `leaderboard add`, and records that were changed by hand."""
 
-import contextlib
 import hashlib
-import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from handmade import rows_of, write_rows
+from in_process import run_here
 from test_bundles import command, declare, write_run, write_zoo
-
-import finer_rank
 
 HOSTILE = r"\input{x} &%$#_{}~^ [1]* | `a` <script>"
 NAMES = ("painter", HOSTILE, "модель 雪")
@@ -22,14 +17,8 @@ NAMES = ("painter", HOSTILE, "модель 雪")
 
 def finer(*arguments: object) -> tuple[int, str, str]:
     """`finer-rank …` in this process: exit code, stdout, stderr."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    argv = ["finer-rank", *map(str, arguments)]
-    with patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            finer_rank.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return code, out.getvalue(), err.getvalue()
+    done = run_here(*arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def refused(*arguments: object) -> str:

@@ -4,16 +4,12 @@ First come helpers, which the tests of `leaderboard check` use too: runs that ma
 bundles as a cheat would, digests and all.
 """
 
-import contextlib
 import hashlib
-import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +18,10 @@ import pytest
 from handmade import Cli, change_row, files_below, lacking, rows_of, write_rows
 from handmade import write_gallery as write_dogs
 from handmade import write_run as write_painted_dogs
+from in_process import run_here
 from PIL import Image
 from pytest import approx
 from sklearn.metrics import average_precision_score
-
-import finer_rank
 
 CARD = """model = "{model}"
 method = "lora"
@@ -168,14 +163,8 @@ def painter(tmp_path: Path) -> Path:
 
 def command(*arguments: object) -> tuple[int, str, str]:
     """`finer-rank leaderboard …` in this process: exit code, stdout, stderr."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    argv = ["finer-rank", "leaderboard", *map(str, arguments)]
-    with patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            finer_rank.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return code, out.getvalue(), err.getvalue()
+    done = run_here("leaderboard", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def add(run: Path, gallery: Path, out: Path) -> Path:

@@ -37,17 +37,13 @@
   // State in the address, so that every view can be linked.
   const listeners = [];
   finerRank.state = {
-    all: () => Object.fromEntries(new URLSearchParams(location.hash.slice(1))),
     get: (name, fallback = "") => new URLSearchParams(location.hash.slice(1)).get(name) ?? fallback,
-    // Values of "" or null are left out. `push` makes a step that the back button undoes.
-    set(changes, push = false) {
+    // Values of "" or null are left out.
+    set(changes) {
       const hash = finerRank.state.link(changes);
       if (hash === location.hash || (hash === "#" && !location.hash)) return;
-      if (push) location.hash = hash;
-      else {
-        history.replaceState(null, "", hash);
-        notify();
-      }
+      history.replaceState(null, "", hash);
+      notify();
     },
     link(changes) {
       const now = new URLSearchParams(location.hash.slice(1));

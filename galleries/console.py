@@ -46,15 +46,33 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress | None]:
-    """Progress bars on stderr while the block runs; none where stderr is not a terminal."""
+def progress_bars(rate: str = "") -> Iterator[Progress | None]:
+    """Progress bars on stderr while the block runs; none where stderr is not a terminal.
+
+    Args:
+        rate: unit of the speed to show, such as `images/s`; none where empty.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.2f} {rate}" if task.speed else "")
+
+    speed = (Speed(),) if rate else ()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *speed, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
 
         def start(label: str, total: int) -> Callable[[int], Any]:

@@ -253,12 +253,10 @@ def write_image_set(
     Args:
         keep_names: the images' names are those to be written, and none needs to be made safe.
     """
-    import tomli_w
-
     written = []
     taken: set[str] = set()
     for values, found in sorted(rows, key=lambda row: row[1].name):
-        file_name = found.name if keep_names else _free_name(f"images/{found.name}", taken)
+        file_name = found.name if keep_names else free_name(f"images/{found.name}", taken)
         target = folder / file_name
         target.parent.mkdir(parents=True, exist_ok=True)
         if found.content is not None:
@@ -270,19 +268,26 @@ def write_image_set(
         written.append({**values, "file_name": file_name})
         if values.get("mask_file_name"):
             mask = Path(values["mask_file_name"])
-            written[-1]["mask_file_name"] = _free_name(f"masks/{found.name}{mask.suffix}", taken)
+            written[-1]["mask_file_name"] = free_name(f"masks/{found.name}{mask.suffix}", taken)
             copy = folder / written[-1]["mask_file_name"]
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(mask, copy)
     written.sort(key=lambda row: row["file_name"])
     columns = [c for c in column_names(row_type) if any(row.get(c) for row in written)]
     write_csv(folder / "metadata.csv", columns, [{c: row.get(c, "") for c in columns} for row in written])
+    write_card(folder / card_name, card)
+
+
+def write_card(path: Path, card: Any) -> None:
+    """Write what a card says, without what it leaves open."""
+    import tomli_w
+
     fields = {key: value for key, value in dataclasses.asdict(card).items() if value}
-    (folder / card_name).write_text(tomli_w.dumps(fields), encoding="utf-8")
+    path.write_text(tomli_w.dumps(fields), encoding="utf-8")
 
 
-def _free_name(file_name: str, taken: set[str]) -> str:
-    """`file_name`, made safe for any file system and told apart from names that differ only in case."""
+def free_name(file_name: str, taken: set[str]) -> str:
+    """`file_name`, safe for any file system and unlike each of `taken` but for case, which it is added to."""
     parts = [re.sub(r'[<>:"\\|?*\x00-\x1f\x7f]', "_", part).strip(". ") or "_" for part in file_name.split("/")]
     suffix = _cut(Path(parts[-1]).suffix, 16)
     start = "/".join([*(_cut(part, 100) for part in parts[:-1]), _cut(Path(parts[-1]).stem, 100)])

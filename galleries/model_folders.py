@@ -125,11 +125,11 @@ def _cached(repository: str, revision: str) -> Path | None:
 def _downloaded(repository: str, revision: str) -> Path:
     from huggingface_hub.constants import ENDPOINT
 
-    reason = _why_hub_is_out_of_reach()
+    reason = why_hub_is_out_of_reach()
     if reason is None:
         try:
             for weights in DOWNLOADS:
-                with quiet_hub(), _bars_on_terminals_only(), warnings.catch_warnings():
+                with quiet_hub(), bars_on_terminals_only(), warnings.catch_warnings():
                     warnings.filterwarnings("error", "Not enough free disk space")
                     folder = _snapshot(repository, revision, weights)
                 if _weights(folder):
@@ -154,7 +154,7 @@ def _snapshot(repository: str, revision: str, weights: Sequence[str], **options:
 
 
 @contextlib.contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
+def bars_on_terminals_only() -> Iterator[None]:
     from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -168,7 +168,7 @@ def _bars_on_terminals_only() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _why_hub_is_out_of_reach() -> str | None:
+def why_hub_is_out_of_reach() -> str | None:
     """Asked once and briefly: the hub's client itself would try again for half a minute, for each file."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
     from huggingface_hub.utils import get_session

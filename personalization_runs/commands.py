@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from galleries.errors import printable
 from galleries.mask_command import add_mask_command
 from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
+from personalization_runs.generate_command import generate, methods
 from personalization_runs.simulate_command import simulate
 
-app = typer.Typer(no_args_is_help=True, help="Import, check and look at runs: the images that one model made.")
+app = typer.Typer(no_args_is_help=True, help="Make, import, check and look at runs: the images that one model made.")
 import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")
 app.add_typer(import_app, name="import")
 
@@ -220,13 +220,13 @@ def _import(
     with progress_bars() as progress:
         step = progress("checking images", len(found)) if progress else None
         run = Run.build(found, card, source, out, known_faults=known_faults, gallery=against, step=step)
-    return f"{shown_as or out}: {_summary(run)}"
+    return f"{shown_as or out}: {run.summary}"
 
 
 @app.command()
 def check(
     run: Annotated[Path, typer.Argument(help="Run folder, folder tree, or folder of generated_data.csv.")],
-    gallery: Annotated[Path | None, typer.Option(help="Gallery that the run is for.")] = None,
+    gallery: Annotated[Path | None, typer.Option("--gallery", "-g", help="Gallery that the run is for.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look for every fault, in the table and in every image. Exit code 2 if there is one."""
@@ -247,7 +247,7 @@ def check(
     if as_json:
         print_json({"run": str(run), "faults": []})
         return
-    say(f"{run}: no faults; {_summary(opened)}")
+    say(f"{run}: no faults; {opened.summary}")
 
 
 @app.command()
@@ -269,7 +269,7 @@ def show(
         return
     rows = [[identity or "(every identity of its category)", str(n)] for identity, n in sorted(images.items())]
     print_table(f"{opened.card.model} {opened.card.method}".strip(), ["identity", "images"], rows)
-    say(f"{_summary(opened)}; table SHA-256 {opened.digest}")
+    say(f"{opened.summary}; table SHA-256 {opened.digest}")
 
 
 def _open_run(folder: Path) -> Any:
@@ -282,6 +282,8 @@ def _open_run(folder: Path) -> Any:
 
 add_mask_command(app, "run", _open_run)
 app.command()(simulate)
+app.command()(generate)
+app.command()(methods)
 
 demo_app = typer.Typer()
 
@@ -298,11 +300,6 @@ def demo(out: Out = Path("demo")) -> None:
     with progress_bars() as progress:
         write_demo(out, progress("drawing", total()) if progress else None)
     say(f"{out}: gallery, {', '.join(f'runs/{name}' for name in MODELS)}")
-
-
-def _summary(run: Any) -> str:
-    identities = {image.identity for image in run.images if image.identity}
-    return printable(f"{run.card.model}: {len(run.images)} images of {len(identities)} identities")
 
 
 def _folder_name(value: str) -> str:

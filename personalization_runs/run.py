@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galleries.errors import Fault, FinerRankError, raise_if_any
+from galleries.errors import Fault, FinerRankError, printable, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import (
     checked_mask,
@@ -25,12 +25,14 @@ from galleries.image_set import (
 )
 from galleries.sources import Found, told_apart
 from galleries.sources.folder import find_in_folder
-from galleries.tables import find_metadata
+from galleries.tables import column_faults, find_metadata, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CARD_NAME = "run.toml"
+REFUSED_NAME = "refused.csv"
+"""Beside the table: the images that a filter kept back."""
 
 CLASS_ONLY = "class-only"
 """The `method` of an untuned generator, prompted with the class alone: its run is an anchor."""
@@ -58,6 +60,23 @@ class GeneratedImage:
     seed: str = ""
     mask_file_name: str = ""
     path: Path = field(default=Path(), compare=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class RefusedImage:
+    """An image that was asked for and not made, as a safety filter kept it back. It is reported, and never scored."""
+
+    identity: str
+    category: str = ""
+    prompt: str = ""
+    prompt_id: str = ""
+    reference_file_name: str = ""
+    seed: str = ""
+    reason: str = ""
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        return column_names(cls)
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,7 @@ class Run:
     images: tuple[GeneratedImage, ...]
     root: Path = field(compare=False)
     ignored: tuple[str, ...] = ()
+    refused: tuple[RefusedImage, ...] = ()
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
@@ -166,7 +186,8 @@ class Run:
             image, wrong = checked_mask(where, image)
             faults += wrong
             images.append(image)
-        return cls(card, _sorted(images), root), [*faults, *_links_outside(images, root)]
+        refused, wrong = _read_refused(root / REFUSED_NAME)
+        return cls(card, _sorted(images), root, refused=refused), [*faults, *wrong, *_links_outside(images, root)]
 
     @classmethod
     def _load_found(cls, found: Iterable[Found], card: RunCard, root: Path) -> "tuple[Run, list[Fault]]":
@@ -231,6 +252,13 @@ class Run:
     def digest(self) -> str:
         """SHA-256 over the table's rows, whatever their order on disk. Masks label nothing: they do not move it."""
         return table_digest(self.images, without=("mask_file_name",))
+
+    @property
+    def summary(self) -> str:
+        """The run in a line."""
+        identities = {image.identity for image in self.images if image.identity}
+        refused = f", {len(self.refused)} more refused by a filter" if self.refused else ""
+        return printable(f"{self.card.model}: {len(self.images)} images of {len(identities)} identities{refused}")
 
     def table(self) -> "pd.DataFrame":
         """The table as a new frame, a row per image."""
@@ -313,6 +341,17 @@ class Run:
             reference = references.get(image.reference_file_name)
             queries += [Query(image, identity, gallery.category_of[identity], reference) for identity in asked]
         return tuple(queries)
+
+
+def _read_refused(path: Path) -> tuple[tuple[RefusedImage, ...], list[Fault]]:
+    if not path.is_file():
+        return (), []
+    table = read_table(path)
+    columns = RefusedImage.columns()
+    faults = [*table.faults, *column_faults(table, ("identity", "reason"), columns)]
+    if faults:
+        return (), faults
+    return tuple(RefusedImage(**{c: row.get(c, "") for c in columns}) for row in table.rows), []
 
 
 def _misspelt_method(card: RunCard) -> list[Fault]:

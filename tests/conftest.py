@@ -11,7 +11,7 @@ from in_process import run_here
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
 
-OF_EACH_TEST = ("FINER_RANK_STORE", "PYTEST_CURRENT_TEST")
+OF_EACH_TEST = ("FINER_RANK_STORE", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")  # the last is set by importing torch
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in OF_EACH_TEST}
 
 

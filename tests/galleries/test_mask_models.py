@@ -101,7 +101,7 @@ def test_of_a_repository_only_what_is_needed_is_fetched(
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    monkeypatch.setattr("galleries.model_folders._why_hub_is_out_of_reach", lambda: None)
+    monkeypatch.setattr("galleries.model_folders.why_hub_is_out_of_reach", lambda: None)
     found = find_model("me/net", "v1")
     weights = "model.safetensors" if ending == "safetensors" else "pytorch_model.bin"
     assert (found.name, found.weights) == ("me/net@abc", (snapshot / weights,))

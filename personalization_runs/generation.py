@@ -1,0 +1,299 @@
+"""Make the images of a run: batch by batch, over kills, shards and shortage of memory."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galleries.errors import FinerRankError
+from galleries.image_set import refuse_existing, values_of, write_card
+from galleries.images import sha256_of
+from galleries.tables import write_csv
+from personalization_runs.methods.base import Generator, Made
+from personalization_runs.methods.setup import Setup, free_memory
+from personalization_runs.requests import Request
+from personalization_runs.run import CARD_NAME, REFUSED_NAME, GeneratedImage, RefusedImage, Run, RunCard
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PACKAGES = ("diffusers", "transformers", "peft", "torch")
+DETAILS_NAME = "generation.csv"
+"""Of each image: what made it, and how long that took."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be made.
+
+    Attributes:
+        seed: of the run.
+        batch_size: images at once. It changes the last bit of some values: images are the same for the same size.
+        card: what `run.toml` will say; its parameters are filled in here.
+    """
+
+    requests: Sequence[Request]
+    setup: Setup
+    card: RunCard
+    out: Path
+    seed: int = 0
+    batch_size: int = 1
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the images, and so whether those that are there belong to this run."""
+        setup = self.setup
+        return {
+            "method": setup.method.name,
+            "weights": {role: str(folder) for role, folder in sorted(setup.weights.items())},
+            "seed": self.seed,
+            "dtype": setup.dtype,
+            "fit": setup.fit,
+            "batch_size": self.batch_size,
+            **setup.parameters,
+        }
+
+
+class Workshop:
+    """The folder beside `out` in which a run is made; several processes may work in it.
+
+    An image counts once the note beside it names its digest. Both are moved into place: a kill leaves neither in half.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out.parent / f".{out.name}.generating"
+
+    def begin(self, job: Job) -> None:
+        """Make the folder, or go on in one of the same run.
+
+        Raises:
+            FinerRankError: it holds another run, or cannot be written.
+        """
+        refuse_existing(self.out)
+        asked = [[*_key(request), request.text, request.seed, _reference(request)] for request in job.requests]
+        plan = json.loads(json.dumps({**job.facts, "requests_sha256": sha256_of(json.dumps(asked).encode())}))
+        path = self.folder / "plan.json"
+        if not path.is_file():
+            with _writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _put(path, json.dumps(plan, indent=1).encode())
+            return
+        try:
+            begun = json.loads(path.read_bytes())
+        except ValueError:
+            raise FinerRankError(f"{path}: damaged; remove the folder {self.folder}, and start again") from None
+        other = [key for key in {**plan, **begun} if plan.get(key) != begun.get(key)]
+        if other:
+            key = other[0]
+            what = "prompts or gallery" if key == "requests_sha256" else f"{key} {begun.get(key)}, now {plan.get(key)}"
+            raise FinerRankError(
+                f"{self.folder}: holds images of a run with other {what}; go on with those settings, give another "
+                "--out, or remove the folder"
+            )
+
+    def note_of(self, request: Request) -> dict[str, Any] | None:
+        """What is known of an image that is there, whole; None where it has to be made."""
+        try:
+            note: dict[str, Any] = json.loads(self._note(request).read_bytes())
+            if note["refused"] or sha256_of(self._image(request).read_bytes()) == note["sha256"]:
+                return note
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def add(self, request: Request, made: Made, details: Mapping[str, Any]) -> None:
+        """Put an image, or why there is none, into place.
+
+        Raises:
+            FinerRankError: it cannot be written, as on a full disk; what is there stays.
+        """
+        refused = made.refused or ("all of one colour" if made.image and _is_constant(made.image) else "")
+        note = {"refused": refused, **details}
+        with _writing(self.folder):
+            if made.image and not refused:
+                buffer = BytesIO()
+                made.image.save(buffer, "PNG")
+                _put(self._image(request), buffer.getvalue())
+                note["sha256"] = sha256_of(buffer.getvalue())
+            _put(self._note(request), json.dumps(note).encode())
+
+    def finish(self, job: Job) -> Run:
+        """Write card and tables, and move the run to `out`, where another process has not done so."""
+        from filelock import FileLock
+
+        with _writing(self.folder), FileLock(self.folder.with_name(f"{self.folder.name}.lock")):
+            if self.folder.is_dir():
+                self._write_tables(job)
+                shutil.rmtree(self.folder / "notes")
+                (self.folder / "plan.json").unlink()
+                if self.out.exists():
+                    self.out.rmdir()
+                self.folder.rename(self.out)
+        self.folder.with_name(f"{self.folder.name}.lock").unlink(missing_ok=True)
+        return Run.open(self.out)
+
+    def _write_tables(self, job: Job) -> None:
+        images, refused, details = [], [], []
+        for request in sorted(job.requests, key=lambda request: request.file_name):
+            note = self.note_of(request)
+            if note is None:
+                raise FinerRankError(f"{self.folder}: {request.file_name} is gone; run the command again")
+            row = GeneratedImage(
+                request.file_name,
+                request.category,
+                request.identity,
+                request.text,
+                request.prompt_id,
+                _reference(request) if job.setup.method.uses_reference else "",
+                str(request.seed),
+            )
+            if note["refused"]:
+                values = {key: value for key, value in values_of(row).items() if key in RefusedImage.columns()}
+                refused.append(values | {"reason": note["refused"]})
+            else:
+                images.append(values_of(row))
+            details.append({"file_name": request.file_name, **{k: str(v) for k, v in note.items() if k != "sha256"}})
+        columns = [column for column in values_of(row) if any(image[column] for image in images)]
+        write_csv(self.folder / "metadata.csv", columns or ["file_name", "identity"], [
+            {column: image[column] for column in columns} for image in images
+        ])  # fmt: skip
+        if refused:
+            write_csv(self.folder / REFUSED_NAME, RefusedImage.columns(), refused)
+        write_csv(self.folder / DETAILS_NAME, list(details[0]), details)
+        write_card(self.folder / CARD_NAME, replace(job.card, parameters=job.facts | dict(job.card.parameters)))
+
+    def _image(self, request: Request) -> Path:
+        return self.folder / request.file_name
+
+    def _note(self, request: Request) -> Path:
+        return self.folder / "notes" / f"{request.file_name}.json"
+
+
+def make_images(
+    job: Job,
+    load: Callable[[], Generator],
+    *,
+    shard: tuple[int, int] = (1, 1),
+    step: Callable[[int], Any] | None = None,
+    warn: Callable[[str], Any],
+) -> Run | None:
+    """Make the images that are not there yet, and the run once all are.
+
+    Args:
+        load: the method; only called where an image is to be made.
+        shard: which part of how many this process makes: each n-th image.
+        step: told of each image done.
+
+    Returns:
+        The run, or None while images of other shards are missing.
+
+    Raises:
+        FinerRankError: the folder holds another run; not enough memory for one image; a full disk. What is made stays.
+    """
+    workshop = Workshop(job.out)
+    workshop.begin(job)
+    part, n_parts = shard
+    own = job.requests[part - 1 :: n_parts]
+    todo = [request for request in own if workshop.note_of(request) is None]
+    if step:
+        step(len(own) - len(todo))
+    if todo:
+        details = {
+            "method": job.setup.method.name,
+            "weights": " ".join(str(folder) for folder in job.setup.weights.values()),
+            **{name: job.setup.parameters[name] for name in ("steps", "guidance") if name in job.setup.parameters},
+            "packages": " ".join(f"{package}-{version(package)}" for package in PACKAGES),
+            "device": _device_name(job.setup.device),
+        }
+        for request, made, seconds, batch_size in _made(load(), todo, job, warn):
+            workshop.add(request, made, details | {"batch_size": batch_size, "seconds": f"{seconds:.3f}"})
+            if step:
+                step(1)
+    if n_parts > 1 and any(workshop.note_of(request) is None for request in job.requests):
+        return None
+    return workshop.finish(job)
+
+
+def _made(
+    generator: Generator, todo: Sequence[Request], job: Job, warn: Callable[[str], Any]
+) -> Iterator[tuple[Request, Made, float, int]]:
+    """Each request with what came of it, the seconds it took, and the batch size.
+
+    Where memory ends, the batch is halved, then parts of the pipeline wait off the device. A batch is filled up to
+    its size by repeating a request: values differ in their last bits between sizes, not within one.
+    """
+    import torch
+
+    size = min(job.batch_size, job.setup.method.max_batch or job.batch_size)
+    is_offloaded = False
+    left = list(todo)
+    while left:
+        batch = left[:size]
+        filled = [*batch, *[batch[-1]] * (size - len(batch))]
+        began = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                results = generator.make(filled)
+        except (torch.OutOfMemoryError, MemoryError):
+            free_memory()
+            if size > 1:
+                size //= 2
+                warn(f"out of memory: {size} images at once from here on")
+            elif not is_offloaded and generator.pipeline is not None and job.setup.device != "cpu":
+                generator.pipeline.enable_model_cpu_offload(device=job.setup.device)
+                is_offloaded = True
+                warn("out of memory: networks that are not at work wait in the computer's memory from here on")
+            else:
+                raise FinerRankError(
+                    f"{job.setup.device}: not enough memory for one image at a time; images made so far are kept; "
+                    "choose a smaller --set width and height, or a larger device"
+                ) from None
+            continue
+        seconds = (time.perf_counter() - began) / len(batch)
+        for request, made in zip(batch, results[: len(batch)], strict=True):
+            yield request, made, seconds, size
+        left = left[len(batch) :]
+
+
+def _key(request: Request) -> tuple[str, str, int]:
+    return request.identity, request.prompt_id, request.number
+
+
+def _reference(request: Request) -> str:
+    return request.reference.file_name if request.reference else ""
+
+
+def _is_constant(image: "Image") -> bool:
+    """Black by another name: what a filter or an overflow leaves is one colour all over."""
+    return len(image.convert("RGB").getcolors(1) or ()) == 1
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FinerRankError(
+            f"{error.filename or folder}: {error.strerror}; mend that and run it again: what is made stays"
+        ) from None

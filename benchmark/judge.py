@@ -244,12 +244,15 @@ class Judge:
         n_copied = self._n_copied(queries)
         if n_copied:
             self.notes.append(f"{run.card.model}: {n_copied} images are photos of the gallery, byte for byte")
+        if run.refused:
+            self.notes.append(f"{run.card.model}: {len(run.refused)} images were refused by a filter: not scored")
         summary = {
             "format": FORMAT,
             "protocol": PROTOCOL,
             "region": self.region,
             "positives": SAME_VIEWPOINT if self.options.same_viewpoint else ALL,
-            "run": {"name": run.card.model, **_present(asdict(run.card)), **self._digests(run)},
+            "run": {"name": run.card.model, **_present(asdict(run.card)), **self._digests(run),
+                    **_present({"n_refused": len(run.refused)})},
             "gallery": {**_present(asdict(self.gallery.card)), **self._digests(self.gallery)},
             **({} if self.region == FULL else {"masks": self._masks(run)}),
             "embedder": {"spec": published_spec(self.embedder.spec), "fingerprint": self.embedder.fingerprint,

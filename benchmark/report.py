@@ -88,6 +88,7 @@ def evaluations_as_json(
                         for key in (*LIFTED, "n_queries_of_unknown_viewpoint", "masks", "prompt_fidelity")
                         if key in summary
                     },
+                    **{key: summary["run"][key] for key in ("n_refused",) if key in summary["run"]},
                 }
             )  # fmt: skip
     first = by_region[evaluations[0].region]

@@ -43,17 +43,20 @@ def incomplete(manifest: Mapping[str, Any]) -> Sequence[str]:
     return reasons
 
 
-def gaps_of(asked: Iterable[tuple[str, str, str]], n_gallery_identities: int) -> list[str]:
-    """What a run lacks, in words that follow from its queries alone.
+def gaps_of(asked: Iterable[tuple[str, str, str]], summary: Mapping[str, Any]) -> list[str]:
+    """What a run lacks, in words that follow from its record alone.
 
     Args:
         asked: category, identity and prompt id of each query.
+        summary: the content of `record.json`.
     """
+    n_gallery_identities, n_refused = summary["n_gallery_identities"], summary["run"].get("n_refused", 0)
     rows = set(asked)
     n_missing = n_gallery_identities - len({identity for _, identity, _ in rows})
     gaps = [f"no image of {n_missing} of the gallery's {n_gallery_identities} identities"] if n_missing else []
     prompts = missing_prompts(rows)
-    return [*gaps, prompts] if prompts else gaps
+    refused = f"{n_refused} images were refused by a filter" if n_refused else ""
+    return [*gaps, *filter(None, (prompts, refused))]
 
 
 def missing_prompts(asked: Iterable[tuple[str, str, str]]) -> str:

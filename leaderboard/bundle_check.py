@@ -251,7 +251,7 @@ def _set_faults(manifest: Mapping[str, Any], records: Mapping[str, CheckedRecord
         if record.summary.get("prompt_fidelity") != records[first].summary.get("prompt_fidelity"):
             yield Fault(f"{place}: prompt_fidelity", f"is not that of {first}", AGAIN)
         rows = zip(*(record.queries[column] for column in ("category", "identity", "prompt_id")), strict=True)
-        gaps = gaps_of(rows, record.summary["n_gallery_identities"])
+        gaps = gaps_of(rows, record.summary)
         if gaps != incomplete(manifest):
             said = "; ".join(incomplete(manifest)) or "nothing"
             yield Fault(f"{MANIFEST}: incomplete", f"{said}, but {place} lacks {'; '.join(gaps) or 'nothing'}", AGAIN)

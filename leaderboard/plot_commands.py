@@ -136,6 +136,33 @@ def ablation(
     _say(out, unknown, [])
 
 
+@app.command()
+def training(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="CURVE.csv...", help="What benchmark.identity_callback wrote in a training.")
+    ],
+    out: Out,
+    prompts_kept: Annotated[
+        float, typer.Option(help="Share of the first step's CLIP-T that a step must keep to be picked.")
+    ] = 0.95,
+) -> None:
+    """Draw identity and CLIP-T by step of training, and mark the step to pick; a panel per curve.
+
+    Example: finer-rank plot training rex/curve.csv bella/curve.csv --out training.svg
+    """
+    from benchmark.training_curve import TrainingCurve
+    from benchmark.training_curve_plot import draw_training_curves
+    from galleries.figures import check_format
+    from leaderboard.board_plots import paper_style
+
+    check_format(out)
+    curves = [TrainingCurve.read(file) for file in files]
+    choices = [f"{file}: {curve.best(prompts_kept).reason}" for file, curve in zip(files, curves, strict=True)]
+    with paper_style([f"{curve.identity}{curve.gallery}{curve.embedder}" for curve in curves]) as unknown:
+        draw_training_curves(curves, out, prompts_kept)
+    _say(out, unknown, choices)
+
+
 def _read(
     folders: list[Path], out: Path, gallery: str, embedder: str, category: str = ""
 ) -> "tuple[Board, list[Panel], list[str]]":

@@ -77,7 +77,7 @@ RECORD = object_of(
         "positives": text(one_of=(ALL,)),
         "run": object_of(
             {"name": text(200, empty=False), **{name: text(2000, empty=False) for name in DECLARED}, **_digests},
-            _card(RunCard),
+            {**_card(RunCard), "n_refused": count(1)},
         ),
         "gallery": object_of(
             {**{name: text(200, empty=False) for name in ("name", "version")},

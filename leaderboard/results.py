@@ -144,7 +144,7 @@ def _as_bundle(records: tuple[PublishedRecord, ...]) -> PublishedBundle:
     left_out = {"images": summary["n_images_left_out"], "photos": summary["n_photos_left_out"]}
     lacks = [f"{n} {what} left out" for what, n in left_out.items() if n]
     asked = records[0].queries.select(["category", "identity", "prompt_id"]).to_pylist()
-    lacks += gaps_of((tuple(row.values()) for row in asked), summary["n_gallery_identities"])
+    lacks += gaps_of((tuple(row.values()) for row in asked), summary)
     return PublishedBundle(records[0].folder, manifest, records, tuple(lacks))
 
 

@@ -18,7 +18,7 @@ from leaderboard.bundle import FORMAT, MANIFEST, N_SHOWN, bundle_name, gaps_of, 
 from leaderboard.bundle_check import CheckedBundle, check_bundle
 from leaderboard.record_schema import DECLARED
 from leaderboard.thumbnails import are_allowed, write_thumbnails
-from personalization_runs.run import CARD_NAME, CLASS_ONLY, GeneratedImage, Run
+from personalization_runs.run import CARD_NAME, CLASS_ONLY, REFUSED_NAME, GeneratedImage, Run
 
 N_REFERENCES = 4
 """References shown of an identity for which a run names none."""
@@ -52,7 +52,7 @@ def contract_faults(run: Run, gallery: Gallery, may_be_incomplete: bool) -> list
 
 
 def _gaps(run: Run, gallery: Gallery) -> Iterator[Fault]:
-    """Identities and prompts that the run lacks."""
+    """Identities and prompts that the run lacks, and images that a filter kept back."""
     remedy = "generate them too (a board compares whole runs), or submit the run unranked with --incomplete"
     asked_for = {photo.identity for photo in gallery.split("gallery")}
     asked = set()
@@ -70,6 +70,11 @@ def _gaps(run: Run, gallery: Gallery) -> Iterator[Fault]:
     prompts = missing_prompts(asked)
     if prompts:
         yield Fault("metadata", prompts, remedy)
+    if run.refused:
+        lost = run.refused[0]
+        shown = f"{lost.identity}: {lost.prompt_id or lost.prompt}, {lost.reason}"
+        what = f"{len(run.refused)} images were refused by a filter, and count as missing (first {shown})"
+        yield Fault(REFUSED_NAME, what, "run it with other prompts, or submit the run unranked with --incomplete")
 
 
 def _small_images(run: Run) -> Iterator[Fault]:
@@ -151,7 +156,7 @@ def write_bundle(records: Sequence[Record], gallery: Gallery, run: Run, out: Pat
 
 def _gaps_of_record(record: Record) -> list[str]:
     columns = (record.queries.column(name).to_pylist() for name in ("category", "identity", "prompt_id"))
-    return gaps_of(zip(*columns, strict=True), record.summary["n_gallery_identities"])
+    return gaps_of(zip(*columns, strict=True), record.summary)
 
 
 def refuse_bundle(folder: Path) -> None:

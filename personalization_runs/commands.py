@@ -9,6 +9,7 @@ from galleries.mask_command import add_mask_command
 from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
 from personalization_runs.generate_command import generate, methods
 from personalization_runs.simulate_command import simulate
+from personalization_runs.train_command import train
 
 app = typer.Typer(no_args_is_help=True, help="Make, import, check and look at runs: the images that one model made.")
 import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")
@@ -32,6 +33,10 @@ TrainingData = Annotated[
     str,
     typer.Option(help="What the method learned from besides the references; none, if nothing.", show_default=False),
 ]
+Identifier = Annotated[
+    str,
+    typer.Option(help="Token that stands for the individual in prompts, such as sks; CLIP-T is taken without it."),
+]
 AgainstGallery = Annotated[
     Path | None, typer.Option("--gallery", help="Gallery to check the run against while importing.")
 ]
@@ -39,8 +44,23 @@ AgainstGallery = Annotated[
 
 @import_app.command("folder")
 def import_folder(
-    source: Annotated[Path, typer.Argument(help="Tree of [category/]identity/FILES.")],
+    source: Annotated[Path, typer.Argument(help="Tree of [category/]identity/FILES, or as --pattern says.")],
     out: Out,
+    pattern: Annotated[
+        str,
+        typer.Option(
+            help="What the paths below it say, such as {identity}/{prompt_id}_{seed}.png; * stands for anything.",
+            show_default=False,
+        ),
+    ] = "",
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt sets of run generate, which say what each prompt_id asked for. Repeatable."),
+    ] = None,
+    class_word: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]WORD that those prompts call an identity or category.", show_default=False),
+    ] = None,
     model: Model = "",
     method: Method = "",
     base_model: BaseModel = "",
@@ -49,21 +69,32 @@ def import_folder(
     authors: Authors = "",
     contact: Contact = "",
     url: Url = "",
+    identifier: Identifier = "",
     gallery: AgainstGallery = None,
 ) -> None:
-    """From a tree of folders, one per identity.
+    """From a tree of folders, one per identity, or of files whose paths say what they are.
 
-    Example: finer-rank run import folder outputs/ip_adapter --model "IP-Adapter" --out runs/ip_adapter
+    Example: finer-rank run import folder outputs/ip_adapter --pattern '{identity}/{prompt_id}_{seed}' --prompts reid
+    --gallery zebras --out runs/ip_adapter
     """
     from galleries.console import note, say
+    from galleries.image_set import column_names
     from galleries.sources.folder import find_in_folder
-    from personalization_runs.run import RunCard
+    from galleries.sources.pattern import find_by_pattern
+    from personalization_runs.run import GeneratedImage, RunCard
 
-    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
-    tree = find_in_folder(source, follow_links=False)
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data, identifier=identifier)
+    if pattern:
+        columns = [name for name in column_names(GeneratedImage) if not name.endswith("file_name")]
+        tree = find_by_pattern(source, pattern, columns, follow_links=False)
+    else:
+        tree = find_in_folder(source, follow_links=False)
+    images, faults = tree.images, tree.faults
+    if prompts:
+        images, faults = _with_prompts(tree, prompts, class_word or [], identifier, gallery)
     if tree.ignored:
         note(f"{len(tree.ignored)} files are no images and were left out: {', '.join(tree.ignored[:5])}")
-    say(_import(tree.images, source, out, card, gallery, tree.faults))
+    say(_import(images, source, out, card, gallery, faults))
 
 
 @import_app.command("table")
@@ -88,6 +119,7 @@ def import_table(
     authors: Authors = "",
     contact: Contact = "",
     url: Url = "",
+    identifier: Identifier = "",
     gallery: AgainstGallery = None,
 ) -> None:
     """From a table with other column names.
@@ -103,7 +135,7 @@ def import_table(
     from galleries.sources.table import find_in_table, open_table, parse_assignments, parse_conditions
     from personalization_runs.run import GeneratedImage, RunCard
 
-    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data, identifier=identifier)
     known = column_names(GeneratedImage)
     columns, constants = parse_assignments(column or [], known), parse_assignments(constant or [], known)
     table = open_table(source)
@@ -155,6 +187,7 @@ def import_hub(
     authors: Authors = "",
     contact: Contact = "",
     url: Url = "",
+    identifier: Identifier = "",
     gallery: AgainstGallery = None,
 ) -> None:
     """From a Hugging Face dataset."""
@@ -162,7 +195,7 @@ def import_hub(
     from galleries.sources.hub import find_in_dataset
     from personalization_runs.run import RunCard
 
-    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data, identifier=identifier)
     columns = {"identity": identity_column} | ({"prompt": prompt_column} if prompt_column else {})
     found = find_in_dataset(source, image_column, columns, split, revision)
     say(_import(found, Path(source), out, card, gallery))
@@ -181,6 +214,7 @@ def import_reference_code(
     authors: Authors = "",
     contact: Contact = "",
     url: Url = "",
+    identifier: Identifier = "",
     gallery: AgainstGallery = None,
 ) -> None:
     """From the table of the protocol's reference code (name, species, file_path, ref_path)."""
@@ -188,9 +222,37 @@ def import_reference_code(
     from galleries.sources.reference_code import RUN_FILE, find_reference_code
     from personalization_runs.run import RunCard
 
-    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data)
+    card = RunCard(model, authors, contact, url, licence, method, base_model, training_data, identifier=identifier)
     found = find_reference_code(source / RUN_FILE if source.is_dir() else source, images)
     say(_import(found, source, out, card, gallery))
+
+
+def _with_prompts(
+    tree: Any, sources: list[str], assignments: list[str], identifier: str, gallery: Path | None
+) -> tuple[Any, Any]:
+    """Images with the prompts that their ids stand for, and those whose id no prompt has."""
+    from dataclasses import replace
+
+    from galleries.errors import Fault
+    from galleries.gallery import Gallery
+    from personalization_runs.prompt_sets import class_word_of, class_words, read_prompts
+
+    prompts, words = read_prompts(sources), class_words(assignments)
+    category_of = Gallery.open(gallery).category_of if gallery else {}
+    images, faults = [], list(tree.faults)
+    for found in tree.images:
+        identity = found.values.get("identity", "")
+        category = found.values.get("category") or category_of.get(identity, "")
+        asked = found.values.get("prompt_id", "")
+        own = [prompt for prompt in prompts if prompt.prompt_id == asked and prompt.is_for(identity, category)]
+        word = class_word_of(identity, category, words)
+        if not own or not word:
+            what = f"no prompt has the id {asked!r}" if not own else "nothing says what it is"
+            remedy = "name the table that has it (--prompts)" if not own else "give --class-word, or --gallery"
+            faults.append(Fault(found.where, what, remedy))
+            continue
+        images.append(replace(found, values={**found.values, "prompt": own[0].text(word, identifier)}))
+    return tuple(images), tuple(faults)
 
 
 def _import(
@@ -283,6 +345,7 @@ def _open_run(folder: Path) -> Any:
 add_mask_command(app, "run", _open_run)
 app.command()(simulate)
 app.command()(generate)
+app.command()(train)
 app.command()(methods)
 
 demo_app = typer.Typer()

@@ -16,13 +16,23 @@ if TYPE_CHECKING:
 
 
 def generate(
-    gallery: Annotated[Path, typer.Option("--gallery", "-g", help="Gallery whose identities are to be shown.")],
+    gallery: Annotated[
+        Path,
+        typer.Option(
+            "--gallery", "-g", help="Gallery whose identities are to be shown; for a --dry-run, also a manifest."
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(help="Run folder to write; with several methods, a folder of runs. A killed command goes on."),
     ],
     method: Annotated[
-        list[str], typer.Option("--method", "-m", help="How: one of finer-rank run methods. Repeatable.")
+        list[str],
+        typer.Option(
+            "--method",
+            "-m",
+            help="How: a name of finer-rank run methods, or paper or controls for several. Repeatable.",
+        ),
     ],
     prompts: Annotated[
         list[str],
@@ -91,11 +101,15 @@ def generate(
     Example: finer-rank run generate -g zebras -m ip-adapter --prompts reid --out runs/ip-adapter
     """
     from galleries.console import note, print_json, progress_bars, say
+    from galleries.errors import FinerRankError
+    from galleries.freeze import find_manifest
     from galleries.gallery import Gallery
-    from personalization_runs.methods import find_method
+    from personalization_runs.methods import find_methods
     from personalization_runs.plans import Settings, make_plan, make_run
 
-    methods = [find_method(name) for name in dict.fromkeys(method)]
+    methods = find_methods(method)
+    if model and len(methods) > 1:
+        raise FinerRankError("--model: each run is named after its method; leave it out, or give one --method")
     settings = Settings(
         prompts,
         class_word or (),
@@ -114,7 +128,11 @@ def generate(
         allow_remote_code,
         {"model": model, "authors": authors, "contact": contact, "url": url, "licence": licence},
     )
-    opened = Gallery.open(gallery)
+    if dry_run and gallery.suffix == ".toml":
+        manifest = find_manifest(str(gallery))
+        opened = Gallery(manifest.card, manifest.photos, gallery)
+    else:
+        opened = Gallery.open(gallery)
     plans = [
         make_plan(opened, own, _meant_for(own, methods, settings), out / own.name if len(methods) > 1 else out)
         for own in methods
@@ -178,7 +196,16 @@ def _meant_for(method: "Method", methods: "Sequence[Method]", settings: "Setting
         settings,
         parameters=[a for a in settings.parameters if known(a, method.parameters, parameters)],
         weights=[a for a in settings.weights if known(a, method.weights, weights)],
+        identifier=settings.identifier if method.identifier or len(methods) == 1 else "",
+        adapters=_adapters(method, methods, settings.adapters),
     )
+
+
+def _adapters(method: "Method", methods: "Sequence[Method]", folder: Path | None) -> Path | None:
+    """Of several methods each has a folder of adapters below the given one."""
+    if folder is None or len(methods) == 1:
+        return folder
+    return folder / method.name if method.training else None
 
 
 def _shard(text: str) -> tuple[int, int]:

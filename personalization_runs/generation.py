@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,8 +58,17 @@ class Job:
             "dtype": setup.dtype,
             "fit": setup.fit,
             "batch_size": self.batch_size,
+            **({"adapters_sha256": sha256_of(json.dumps(self.adapters).encode())} if self.adapters else {}),
             **setup.parameters,
         }
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """SHA-256 of each identity's adapter; of methods that train none, nothing."""
+        from personalization_runs.training.cards import adapter_digests
+
+        folder = self.setup.adapters
+        return adapter_digests(folder, (request.identity for request in self.requests)) if folder else {}
 
 
 class Workshop:
@@ -71,8 +81,11 @@ class Workshop:
         self.out = out
         self.folder = out.parent / f".{out.name}.generating"
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, *, is_to_be_made: bool = True) -> None:
         """Make the folder, or go on in one of the same run.
+
+        Args:
+            is_to_be_made: if not, a folder that is there is compared, and none is made.
 
         Raises:
             FinerRankError: it holds another run, or cannot be written.
@@ -82,9 +95,10 @@ class Workshop:
         plan = json.loads(json.dumps({**job.facts, "requests_sha256": sha256_of(json.dumps(asked).encode())}))
         path = self.folder / "plan.json"
         if not path.is_file():
-            with _writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _put(path, json.dumps(plan, indent=1).encode())
+            if is_to_be_made:
+                with _writing(self.folder):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self._put(path, json.dumps(plan, indent=1).encode())
             return
         try:
             begun = json.loads(path.read_bytes())
@@ -121,18 +135,28 @@ class Workshop:
             if made.image and not refused:
                 buffer = BytesIO()
                 made.image.save(buffer, "PNG")
-                _put(self._image(request), buffer.getvalue())
+                self._put(self._image(request), buffer.getvalue())
                 note["sha256"] = sha256_of(buffer.getvalue())
-            _put(self._note(request), json.dumps(note).encode())
+            self._put(self._note(request), json.dumps(note).encode())
 
     def finish(self, job: Job) -> Run:
-        """Write card and tables, and move the run to `out`, where another process has not done so."""
+        """Write card and tables, and move the run to `out`, where another process has not done so.
+
+        Raises:
+            FinerRankError: every image was refused: there is no run without images. The notes of it stay.
+        """
         from filelock import FileLock
 
+        if all(map(self._refusal, job.requests)):
+            raise FinerRankError(
+                f"{self.out}: every image was refused ({self._refusal(job.requests[0])}), so that there is no run; try "
+                f"other prompts, --weights or --dtype, with another --out, or remove the folder {self.folder}"
+            )
         with _writing(self.folder), FileLock(self.folder.with_name(f"{self.folder.name}.lock")):
             if self.folder.is_dir():
                 self._write_tables(job)
-                shutil.rmtree(self.folder / "notes")
+                for name in ("notes", "partial"):
+                    shutil.rmtree(self.folder / name)
                 (self.folder / "plan.json").unlink()
                 if self.out.exists():
                     self.out.rmdir()
@@ -162,7 +186,7 @@ class Workshop:
                 images.append(values_of(row))
             details.append({"file_name": request.file_name, **{k: str(v) for k, v in note.items() if k != "sha256"}})
         columns = [column for column in values_of(row) if any(image[column] for image in images)]
-        write_csv(self.folder / "metadata.csv", columns or ["file_name", "identity"], [
+        write_csv(self.folder / "metadata.csv", columns, [
             {column: image[column] for column in columns} for image in images
         ])  # fmt: skip
         if refused:
@@ -170,11 +194,24 @@ class Workshop:
         write_csv(self.folder / DETAILS_NAME, list(details[0]), details)
         write_card(self.folder / CARD_NAME, replace(job.card, parameters=job.facts | dict(job.card.parameters)))
 
+    def _refusal(self, request: Request) -> str:
+        """Why there is no image; "" where there is one, or it is not made yet."""
+        note = self.note_of(request)
+        return note["refused"] if note else ""
+
     def _image(self, request: Request) -> Path:
         return self.folder / request.file_name
 
     def _note(self, request: Request) -> Path:
         return self.folder / "notes" / f"{request.file_name}.json"
+
+    def _put(self, path: Path, content: bytes) -> None:
+        """Write a file whole, or not at all; what a kill leaves of it is not among the images."""
+        partial = self.folder / "partial" / f"{platform.node()}-{os.getpid()}"
+        partial.parent.mkdir(exist_ok=True)
+        partial.write_bytes(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(path)
 
 
 def make_images(
@@ -199,13 +236,15 @@ def make_images(
         FinerRankError: the folder holds another run; not enough memory for one image; a full disk. What is made stays.
     """
     workshop = Workshop(job.out)
-    workshop.begin(job)
+    workshop.begin(job, is_to_be_made=False)
     part, n_parts = shard
     own = job.requests[part - 1 :: n_parts]
     todo = [request for request in own if workshop.note_of(request) is None]
     if step:
         step(len(own) - len(todo))
     if todo:
+        generator = load()  # weights that turn out to be unfit leave no folder behind
+        workshop.begin(job)
         details = {
             "method": job.setup.method.name,
             "weights": " ".join(str(folder) for folder in job.setup.weights.values()),
@@ -213,8 +252,12 @@ def make_images(
             "packages": " ".join(f"{package}-{version(package)}" for package in PACKAGES),
             "device": _device_name(job.setup.device),
         }
-        for request, made, seconds, batch_size in _made(load(), todo, job, warn):
-            workshop.add(request, made, details | {"batch_size": batch_size, "seconds": f"{seconds:.3f}"})
+        adapters = job.adapters
+        for request, made, seconds, batch_size in _made(generator, todo, job, warn):
+            own_details = {"batch_size": batch_size, "seconds": f"{seconds:.3f}"}
+            if adapters:
+                own_details["adapter_sha256"] = adapters[request.identity]
+            workshop.add(request, made, details | own_details)
             if step:
                 step(1)
     if n_parts > 1 and any(workshop.note_of(request) is None for request in job.requests):
@@ -237,6 +280,8 @@ def _made(
     left = list(todo)
     while left:
         batch = left[:size]
+        if job.setup.method.training:  # one adapter is in place at once: a batch in parts would be smaller
+            batch = [request for request in batch if request.identity == batch[0].identity]
         filled = [*batch, *[batch[-1]] * (size - len(batch))]
         began = time.perf_counter()
         try:
@@ -280,13 +325,6 @@ def _device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def _put(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 @contextmanager

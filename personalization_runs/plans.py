@@ -9,7 +9,7 @@ from galleries.errors import FinerRankError
 from galleries.gallery import Gallery
 from galleries.image_set import refuse_existing
 from personalization_runs.methods.base import Method, Parameter, Weights
-from personalization_runs.prompt_sets import Prompt, class_words, read_prompts
+from personalization_runs.prompt_sets import PLAIN, Prompt, class_words, read_prompts
 from personalization_runs.requests import Request, plan_requests
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ class Settings:
     """How a run is made.
 
     Attributes:
-        prompts: see `read_prompts`.
+        prompts: see `read_prompts`; a photo of the subject where empty.
         class_words: see `class_words`.
         include: patterns of identities; all where empty.
         n_images: of each identity and prompt.
         seed: of the run.
         parameters: `NAME=VALUE`, in place of the method's own.
         weights: `[ROLE=]PLACE[@REVISION]`, in place of the method's own.
-        adapters: folder of trained adapters; what it lacks is trained into it.
+        adapters: folder of trained adapters; what it lacks is trained into it. Beside the run by default.
         identifier: token in place of the method's own.
         fit: how a reference photo becomes square: `squash`, `crop` or `pad`.
         about: fields of the run's card.
@@ -79,6 +79,12 @@ class Plan:
             for role, (place, _) in self.weights.items()
             if place == self.method.weights[role].repository
         }
+
+    @property
+    def adapters(self) -> Path | None:
+        """Folder of the adapters of a method that trains some."""
+        beside = self.out.with_name(f"{self.out.name}-adapters")
+        return (self.settings.adapters or beside) if self.method.training else None
 
     @property
     def gpu_hours(self) -> float:
@@ -127,15 +133,10 @@ def make_plan(gallery: Gallery, method: Method, settings: Settings, out: Path) -
         raise FinerRankError(f"--identifier {settings.identifier}: {method.name} knows its subject without a token")
     if settings.adapters and not method.training:
         raise FinerRankError(f"--adapters: {method.name} trains nothing; leave it out")
-    if method.needs_remote_code and not settings.allow_remote_code:
-        raise FinerRankError(
-            f"--method {method.name}: its weights come with code of their own, which would be run here; read it, then "
-            "add --allow-remote-code"
-        )
     from personalization_runs.methods.weights import chosen_weights
 
     identifier = settings.identifier or method.identifier
-    prompts = read_prompts(settings.prompts)
+    prompts = read_prompts(settings.prompts) if settings.prompts else (PLAIN,)
     requests = plan_requests(
         gallery,
         prompts,
@@ -213,6 +214,11 @@ def set_up(plan: Plan, *, warn: Callable[[str], Any]) -> "Setup":
     """
     from importlib.util import find_spec
 
+    if plan.method.needs_remote_code and not plan.settings.allow_remote_code:
+        raise FinerRankError(
+            f"--method {plan.method.name}: its weights come with code of their own, which would be run here; read it, "
+            "then add --allow-remote-code"
+        )
     missing = [package for package in ("diffusers", "transformers", "accelerate", "peft") if not find_spec(package)]
     if missing:
         raise FinerRankError(f"{', '.join(missing)} not installed; run: pip install 'finer-rank[generate]'")
@@ -231,14 +237,14 @@ def set_up(plan: Plan, *, warn: Callable[[str], Any]) -> "Setup":
             f"--device {device}: has {there:.0f} GB, and {method.name} needs about {needed:.0f} GB in {dtype}; nothing "
             f"of its {downloads:.0f} GB was downloaded; take a larger device, or smaller --weights"
         )
-    weights = {
-        role: find_weights(place, revision, method.weights[role]) for role, (place, revision) in plan.weights.items()
-    }
-    if (stored := stored_gb(weights)) > there:
+    if (stored := sum(stored_gb(Path(place), method.weights[role]) for role, (place, _) in plan.weights.items())) > there:
         raise FinerRankError(
             f"--device {device}: has {there:.0f} GB, and the weights alone fill {stored:.0f} GB; take a larger device, "
             "or smaller --weights"
         )
+    weights = {
+        role: find_weights(place, revision, method.weights[role]) for role, (place, revision) in plan.weights.items()
+    }
     return Setup(
-        method, weights, plan.parameters, device, dtype, settings.fit, settings.adapters, settings.allow_remote_code
+        method, weights, plan.parameters, device, dtype, settings.fit, plan.adapters, settings.allow_remote_code
     )

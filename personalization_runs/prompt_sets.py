@@ -47,6 +47,10 @@ class Prompt:
         return template.replace(PLACEHOLDER, f"{identifier} {class_word}" if identifier else class_word)
 
 
+PLAIN = Prompt("photo", f"a photo of a {PLACEHOLDER}")
+"""What a reference photo shows."""
+
+
 def shipped() -> dict[str, Path]:
     """The prompt sets that come with the package, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.csv"))}

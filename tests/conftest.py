@@ -1,25 +1,52 @@
 """What all tests share: the command as a user starts it, and photos that differ by their seed."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from handmade import Cli, DrawPhoto, Refusal, save_noise, write_gallery, write_run
 from in_process import run_here
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
+# Before anything imports huggingface_hub, transformers or diffusers, which read them once; the second is where the
+# code of strangers is copied to.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
-OF_EACH_TEST = ("FINER_RANK_STORE", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")  # the last is set by importing torch
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in OF_EACH_TEST}
+# Read by each command anew, and not by Python or libraries when they start.
+READ_ANEW = ("FINER_RANK_STORE", "FINER_RANK_MIRROR", "OPENAI_API_KEY", "PYTEST_CURRENT_TEST")
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in READ_ANEW}
+
+
+started_from = environment()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    note_environment()
+
+
+def note_environment() -> None:
+    """Forget what libraries have set while they were imported: no test has changed that."""
+    global started_from
+    started_from = environment()
 
 
 def run_cli(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in this process; in a new one where the test has changed what Python or its libraries start from."""
-    if {key: value for key, value in os.environ.items() if key not in OF_EACH_TEST} == ENVIRONMENT:
-        return run_here(*arguments, cwd=cwd)
-    return run_process(*arguments, cwd=cwd)
+    if environment() != started_from:
+        return run_process(*arguments, cwd=cwd)
+    done = run_here(*arguments, cwd=cwd)
+    note_environment()
+    return done
 
 
 def run_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -4,10 +4,20 @@ import contextlib
 import io
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+from typer.main import get_command
+
 import finer_rank
+
+
+@cache
+def built() -> Any:
+    """All commands with their options, which typer would otherwise build from the functions at each call."""
+    return get_command(finer_rank.app)
 
 
 def run_here(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -18,6 +28,7 @@ def run_here(*arguments: object, cwd: Path | None = None) -> subprocess.Complete
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(cwd or Path.cwd()))
         stack.enter_context(patch.object(sys, "argv", argv))
+        stack.enter_context(patch.object(finer_rank, "app", built()))
         stack.enter_context(contextlib.redirect_stdout(streams[0]))
         stack.enter_context(contextlib.redirect_stderr(streams[1]))
         try:

@@ -59,12 +59,13 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package.mkdir()
     (package / "my_encoders.py").write_text(blocks("python")[1])
     (package / "pyproject.toml").write_text(PYPROJECT + blocks("toml")[0])
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
     [own] = (folder / "venv" / "lib").glob("python*/site-packages")
     # What is installed here is seen there too: no second copy of torch.
     (own / "beside.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    pip = [python, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation", package]
+    options = ["--no-index", "--no-deps", "--no-build-isolation"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", *options, package]
     # setuptools from beside it too: what an old Python brings builds no wheels.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     done = subprocess.run(pip, capture_output=True, text=True, env=environment)

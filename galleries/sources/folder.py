@@ -33,22 +33,11 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
     Raises:
         FinerRankError: no such folder, or no image in it.
     """
-    if not root.is_dir():
-        raise FinerRankError(f"{root}: no such folder; check the path")
-    images, ignored, faults = [], [], []
-    inside = os.path.realpath(root)
+    paths, ignored, faults = image_files(root, follow_links)
+    images = []
     depths: dict[int, list[str]] = defaultdict(list)
-    for path in _files_below(root, follow_links):
+    for path in paths:
         name = path.relative_to(root).as_posix()
-        if not is_utf8(name):
-            faults.append(Fault(name, "file name is not UTF-8", "rename it"))
-            continue
-        if path.suffix.lower() not in SUFFIXES:
-            ignored.append(name)
-            continue
-        if not follow_links and not Path(os.path.realpath(path)).is_relative_to(inside):
-            faults.append(Fault(name, "is a link that leaves the folder", "put the image itself there"))
-            continue
         labels = list(path.relative_to(root).parts[:-1])
         split = labels.pop() if len(labels) > 1 and labels[-1] in splits else ""
         if not 1 <= len(labels) <= 2:
@@ -67,9 +56,32 @@ def find_in_folder(root: Path, splits: Sequence[str] = (), follow_links: bool = 
                 "put every identity at the same depth",
             )
         )
+    return Tree(tuple(images), tuple(ignored), tuple(sorted(faults)))
+
+
+def image_files(root: Path, follow_links: bool) -> tuple[list[Path], list[str], list[Fault]]:
+    """The image files below `root`, the names of those passed over because they are none, and what is wrong.
+
+    Raises:
+        FinerRankError: no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise FinerRankError(f"{root}: no such folder; check the path")
+    images, ignored, faults = [], [], []
+    inside = os.path.realpath(root)
+    for path in _files_below(root, follow_links):
+        name = path.relative_to(root).as_posix()
+        if not is_utf8(name):
+            faults.append(Fault(name, "file name is not UTF-8", "rename it"))
+        elif path.suffix.lower() not in SUFFIXES:
+            ignored.append(name)
+        elif not follow_links and not Path(os.path.realpath(path)).is_relative_to(inside):
+            faults.append(Fault(name, "is a link that leaves the folder", "put the image itself there"))
+        else:
+            images.append(path)
     if not images and not faults:
         raise FinerRankError(f"{root}: no image files in its folders; known endings are {' '.join(READABLE_SUFFIXES)}")
-    return Tree(tuple(images), tuple(ignored), tuple(sorted(faults)))
+    return images, ignored, faults
 
 
 def _files_below(root: Path, follow_links: bool) -> list[Path]:

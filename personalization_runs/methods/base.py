@@ -21,6 +21,10 @@ COST_BASIS = "one H200 at 400 TFLOP/s sustained (40 % of its bfloat16 peak), fro
 """What hours and gigabytes of memory in the table stand on; see docs/generation.md."""
 
 
+PIPELINE_FILES = ("model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja", "*/*.safetensors")
+"""What is used of a pipeline's repository; beside it lie the same weights again in one file, or in float32."""
+
+
 @dataclass(frozen=True)
 class Weights:
     """A repository of the Hugging Face hub.
@@ -35,7 +39,7 @@ class Weights:
     gigabytes: float
     licence: str
     is_gated: bool = False
-    files: tuple[str, ...] = ("model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
+    files: tuple[str, ...] = PIPELINE_FILES
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ class Method:
         weights: what is downloaded, by role. `base` is the generator that is personalized.
         parameters: with their defaults; `steps`, `guidance`, `width` and `height` mean the same everywhere.
         uses_reference: makes an image from one reference photo.
-        training: module that trains an adapter of each identity on all its references; "" where nothing is trained.
+        uses_masks: cuts the subject out of that photo by its mask.
+        training: what is trained of each identity on all its references: `full` (the network), `lora`, `key-value` or
+            `vectors` (of a word); "" where nothing is.
         identifier: token that stands for the individual in prompts; "" where the method needs none.
         max_batch: images at once; None for any number. 1 where the pipeline mixes what stands side by side.
         memory_gb: of the device, at the defaults and one image at once, in bfloat16.
@@ -85,6 +91,7 @@ class Method:
     weights: Mapping[str, Weights] = field(default_factory=dict)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     uses_reference: bool = False
+    uses_masks: bool = False
     training: str = ""
     identifier: str = ""
     max_batch: int | None = None
@@ -111,8 +118,13 @@ class Method:
                 parameters[name] = kind(text)
             except ValueError:
                 raise FinerRankError(f"--set {assignment}: {name} is no {kind.__name__}; such as {known}") from None
-            if isinstance(parameters[name], int) and parameters[name] < 1:  # type: ignore[operator]
+            value = parameters[name]
+            if isinstance(value, int) and value < 1:
                 raise FinerRankError(f"--set {assignment}: must be at least 1")
+            if isinstance(value, float) and not 0 <= value < float("inf"):
+                raise FinerRankError(f"--set {assignment}: must be 0 or more")
+            if name in SQUARE and int(parameters[name]) % 16:  # pipelines of FLUX's kind would round it down
+                raise FinerRankError(f"--set {assignment}: must be a multiple of 16")
         return parameters
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import gc
 import inspect
+import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galleries.downloads import first_line
-from galleries.errors import FinerRankError
+from galleries.errors import FinerRankError, printable
 from galleries.images import as_rgb, decode_image, read_image_bytes
 from personalization_runs.methods.base import Made, Method, Parameter
 from personalization_runs.methods.weights import WeightsFolder
@@ -76,6 +78,26 @@ class Setup:
                 pipeline.watermark = None
             return pipeline.to(self.device)
 
+    def pipeline_named(self, *kinds: type[Any], role: str = "base") -> Any:
+        """A pipeline of that of these diffusers classes which the folder's `model_index.json` names.
+
+        For models whose parts another class would load as well, and make nonsense with.
+
+        Raises:
+            FinerRankError: it names another, or is none.
+        """
+        path = self.weights[role].path
+        with loading(f"--weights {role}={path}", "its model_index.json cannot be read"):
+            named = str(json.loads((path / "model_index.json").read_bytes())["_class_name"])
+        for kind in kinds:
+            if kind.__name__ == named:
+                return self.pipeline(kind, role)
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise FinerRankError(
+            f"--weights {role}={path}: a {printable(named)}, where {self.method.name} needs a {wanted}; give other "
+            "--weights, or another --method"
+        )
+
     def picture(self, photo: "Photo", size: tuple[int, int] | None = None) -> "Image":
         """A reference photo in RGB, brought to `size` (width, height), by default that of the images."""
         return fitted(rgb(photo), size or self.size, self.fit)
@@ -101,7 +123,7 @@ def call(pipeline: Any, setup: Setup, requests: "Sequence[Request]", **inputs: A
     """Call a pipeline for several requests at once, with the parameters that its call knows.
 
     Args:
-        inputs: of the method: a list holds a value per request.
+        inputs: of the method, before all others: a list holds a value per request.
     """
     known = inspect.signature(pipeline.__call__).parameters
     width, height = setup.size
@@ -117,7 +139,7 @@ def call(pipeline: Any, setup: Setup, requests: "Sequence[Request]", **inputs: A
     if "negative_prompt" in setup.parameters and ("true_cfg_scale" not in known or "true_cfg_scale" in inputs):
         options["negative_prompt"] = [setup.parameters["negative_prompt"]] * len(requests)
     with quiet_diffusers():
-        return made_of(pipeline(**{key: value for key, value in options.items() if key in known}, **inputs))
+        return made_of(pipeline(**{key: value for key, value in options.items() if key in known} | inputs))
 
 
 def noise_sources(requests: "Sequence[Request]") -> "list[torch.Generator]":
@@ -125,6 +147,19 @@ def noise_sources(requests: "Sequence[Request]") -> "list[torch.Generator]":
     import torch
 
     return [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
+
+
+@contextlib.contextmanager
+def seeded(request: "Request", device: str) -> Iterator[None]:
+    """Torch's own random numbers from the seed of an image, for pipelines that draw some without being told how.
+
+    Afterwards they go on where they were. They are drawn on the device, so that each kind of device has its own.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else [], device_type="cuda"):
+        torch.manual_seed(request.seed)
+        yield
 
 
 def made_of(output: Any) -> list[Made]:
@@ -138,9 +173,11 @@ def made_of(output: Any) -> list[Made]:
 
 def variant_of(folder: Path) -> dict[str, str]:
     """`variant`, where all weights of a pipeline's folder are stored in half precision under that name only."""
-    files = {path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")}
-    halves = {name for name in files if ".fp16." in name}
-    return {"variant": "fp16"} if halves and halves == files else {}
+    files = [path.name for path in folder.glob("*/*.safetensors")]
+    for variant in ("fp16", "bf16"):  # in parts, older files are named model.fp16-00001-of-00002.safetensors
+        if files and all(f".{variant}." in name or f".{variant}-" in name for name in files):
+            return {"variant": variant}
+    return {}
 
 
 @contextlib.contextmanager
@@ -158,7 +195,8 @@ def loading(where: str, what: str) -> Iterator[None]:
     except (FinerRankError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of files that anybody may have written: libraries raise many kinds
-        raise FinerRankError(f"{where}: {what} ({first_line(error)}); bring the whole repository, unchanged") from None
+        said = re.sub(r":\s+", ": ", str(error)) or error  # torch begins with "Error(s) in loading state_dict for X:"
+        raise FinerRankError(f"{where}: {what} ({first_line(said)}); bring the whole repository, unchanged") from None
 
 
 @contextlib.contextmanager

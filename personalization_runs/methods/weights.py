@@ -4,15 +4,15 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from galleries.downloads import in_mirror, quiet_hub, why_hub_refuses
 from galleries.errors import FinerRankError
 from galleries.model_folders import bars_on_terminals_only, why_hub_is_out_of_reach
-from personalization_runs.methods.base import Method, Weights
+from personalization_runs.methods.base import PIPELINE_FILES, Method, Weights
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def find_weights(place: str, revision: str, wanted: Weights) -> WeightsFolder:
         raise FinerRankError(f"--weights {place}: no such folder, nor a repository; write FOLDER, or owner/name")
     if mirrored := in_mirror([place], instead, Path.is_dir):
         return WeightsFolder(mirrored, place, _digest(mirrored))
+    if place != wanted.repository and "model_index.json" in wanted.files:
+        wanted = replace(wanted, files=PIPELINE_FILES)  # another may not have every variant
     options = {"revision": revision or None, "allow_patterns": list(wanted.files)}
     with contextlib.suppress(Exception):  # not cached, or in part
         found = Path(huggingface_hub.snapshot_download(place, local_files_only=True, **options))
@@ -107,16 +109,17 @@ def _digest(folder: Path) -> str:
     """Beginning of the SHA-256 over all files that decide what a model computes."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        if path.suffix in (".json", ".safetensors", ".txt", ".model", ".py", ".bin"):
+        if path.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model", ".py", ".bin"):
             with path.open("rb") as file:
                 name = path.relative_to(folder).as_posix()
                 digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:12]
 
 
-def stored_gb(weights: Mapping[str, WeightsFolder]) -> float:
-    """Gigabytes that the weights of these folders fill, as they are stored."""
-    return sum(p.stat().st_size for folder in weights.values() for p in folder.path.rglob("*.safetensors")) / 1e9
+def stored_gb(folder: Path, wanted: Weights) -> float:
+    """Gigabytes that the weights of those in a folder fill which are used; 0 where there is no such folder."""
+    paths = {path for pattern in wanted.files if pattern.endswith(".safetensors") for path in folder.glob(pattern)}
+    return sum(path.stat().st_size for path in paths) / 1e9
 
 
 def memory_there_gb(device: str) -> float:

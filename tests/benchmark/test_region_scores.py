@@ -222,23 +222,32 @@ def test_a_record_says_which_masks_it_used_and_whose(world: tuple[Path, Path], t
 # ---- the command
 
 
-@pytest.fixture
-def evaluated(world: tuple[Path, Path], tmp_path: Path, cli: Cli) -> dict[str, Any]:
-    """Two runs, of three regions; records below `records`."""
-    zoo, painter = world
-    shutil.copytree(painter, tmp_path / "sketcher")
-    (tmp_path / "sketcher" / "run.toml").write_text('model = "sketcher"\nmask_source = "a network"\n')
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> tuple[Path, dict[str, Any]]:
+    """The folder of two runs, of three regions, and what was printed; records below `records`; to be read only."""
+    folder = tmp_path_factory.mktemp("scored")
+    _, painter = write_world(folder, "subject")
+    shutil.copytree(painter, folder / "sketcher")
+    (folder / "sketcher" / "run.toml").write_text('model = "sketcher"\nmask_source = "a network"\n')
     regions = [part for region in ("background", "full", "subject") for part in ("--region", region)]
-    command = ("evaluate", "-g", zoo, "-r", painter, "-r", tmp_path / "sketcher", "-e", "classical:", *regions)
-    done = cli(*command, "--out", "records", "--json", cwd=tmp_path)
+    command = ("evaluate", "-g", "zoo", "-r", "painter", "-r", "sketcher", "-e", "classical:", *regions)
+    command += ("--store", folder / "store")
+    done = cli(*command, "--out", "records", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
-    shown = cli(*command, cwd=tmp_path)
+    shown = cli(*command, cwd=folder)
     for part in "subject only", "background only", "background dependence", "(held-out photos)":
         assert part in shown.stdout
     assert "not a share" in shown.stderr
     assert shown.stderr.count("several sources") == 1
     assert shown.stderr.count(" 0 forward passes") == 3
-    found: dict[str, Any] = json.loads(done.stdout)
+    return folder, json.loads(done.stdout)
+
+
+@pytest.fixture
+def evaluated(scored: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
+    """What was printed of two runs, whose files a test may spoil."""
+    folder, found = scored
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return found
 
 
@@ -260,7 +269,7 @@ def test_the_command_tells_regions_apart(evaluated: dict[str, Any], tmp_path: Pa
 
 
 def test_records_of_different_regions_or_masks_are_not_compared(
-    evaluated: dict[str, Any], world: tuple[Path, Path], tmp_path: Path, cli: Cli, refusal: Refusal
+    evaluated: dict[str, Any], tmp_path: Path, cli: Cli, refusal: Refusal
 ) -> None:
     of = {(record["run"], record["region"]): tmp_path / record["record"] for record in evaluated["records"]}
     refused = refusal("compare", of["painter", "subject"], of["sketcher", "full"])
@@ -271,10 +280,11 @@ def test_records_of_different_regions_or_masks_are_not_compared(
         compared = cli("compare", tmp_path / "records", "--region", region)
         assert compared.returncode == 0, compared.stderr
         assert ("several sources (a network, by hand)" in compared.stderr) == (region != "full")
-    zoo, painter = world
+    zoo, painter = tmp_path / "zoo", tmp_path / "painter"
     mask = zoo / "masks" / "toy_a_2.png"
     Image.open(mask).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mask)
     command = ("evaluate", "-g", zoo, "-r", painter, "-e", "classical:", "--region", "subject", "--region", "full")
+    command += ("--store", tmp_path / "store")
     assert cli(*command, "--out", tmp_path / "others").returncode == 0
     others = {read_record(folder).region: folder for folder in (tmp_path / "others").iterdir()}
     assert "another gallery" in refusal("compare", others["subject"], of["sketcher", "subject"])

@@ -1,16 +1,13 @@
 """The browser, the pages that a test opens, and a server of files."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from boards import finer
-from filelock import FileLock
-from pages import ARGUMENTS, Visits, find_chromium, served
+from pages import ARGUMENTS, Contexts, Visits, find_chromium, served
 from playwright.sync_api import Browser, sync_playwright
-from site_boards import write_world
+from site_boards import shared_world
 from sites import Records
 
 
@@ -23,10 +20,15 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def contexts(browser: Browser) -> Contexts:
+    return Contexts(browser)
+
+
 @pytest.fixture
-def visits(browser: Browser) -> Iterator[Visits]:
+def visits(contexts: Contexts) -> Iterator[Visits]:
     """Opens pages that are expected to complain: the test looks at `problems` itself."""
-    visits = Visits(browser)
+    visits = Visits(contexts)
     yield visits
     visits.close()
 
@@ -48,20 +50,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundles of `site_boards` in `old` and `new`, and their site in `site`; to be read only.
-
-    Made once: the processes of one run of the tests share it.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "world-of-pages"
-    with FileLock(shared / "world-of-pages.lock"):
-        if not folder.exists():
-            partial = write_world(tmp_path_factory.mktemp("world") / "made")
-            code, _, err = finer("leaderboard", "build", partial / "old", partial / "new", "--out", partial / "site")
-            assert code == 0, err
-            partial.rename(folder)
-    return folder
+    return shared_world(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

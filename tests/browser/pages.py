@@ -38,38 +38,60 @@ def find_chromium() -> str:
     return path
 
 
+class Contexts:
+    """A browser's contexts. One that was left is used again, emptied: to make one costs more than to open a page."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._free: dict[str, list[BrowserContext]] = {}
+
+    def take(self, options: dict[str, Any]) -> BrowserContext:
+        """One that nobody else has, and in which nothing is stored; `options` are those of `new_context`."""
+        free = self._free.get(repr(options))
+        return free.pop() if free else self._browser.new_context(**options)
+
+    def give_back(self, context: BrowserContext, options: dict[str, Any]) -> None:
+        """Its pages, which are all of one origin, are closed."""
+        for page in context.pages:
+            if options.get("java_script_enabled", True):
+                page.evaluate("localStorage.clear()")
+            page.close()
+        context.clear_cookies()
+        self._free.setdefault(repr(options), []).append(context)
+
+
 class Visits:
     """Opens pages, each in a context of its own, and keeps what went wrong on any of them in `problems`.
 
     That is: errors and warnings on the console, which includes violations of the content security policy and files
-    that do not load; uncaught errors; requests to anywhere but the opened page's own origin.
+    that do not load; uncaught errors; requests to anywhere but the opened page's own origin; windows that it opens.
     """
 
-    def __init__(self, browser: Browser) -> None:
+    def __init__(self, contexts: Contexts) -> None:
         self.problems: list[str] = []
-        self._browser = browser
-        self._contexts: list[tuple[BrowserContext, bool]] = []
+        self._contexts = contexts
+        self._pages: list[tuple[Page, dict[str, Any]]] = []
 
     def __call__(self, target: str | Path, **context: Any) -> Page:
         """The page at an address or path, loaded; `context` is given to the browser's `new_context`."""
         url = target.resolve().as_uri() if isinstance(target, Path) else target
-        own = self._browser.new_context(**context)
-        self._contexts.append((own, context.get("java_script_enabled", True)))
-        own.on("console", self._note_message)
-        own.on("weberror", lambda error: self._note("uncaught", str(error.error)))
-        own.on("request", lambda request: None if _stays(request.url, url) else self._note("request", request.url))
-        page = own.new_page()
+        page = self._contexts.take(context).new_page()
+        self._pages.append((page, context))
+        page.on("console", self._note_message)
+        page.on("pageerror", lambda error: self._note("uncaught", str(error)))
+        page.on("request", lambda request: None if _stays(request.url, url) else self._note("request", request.url))
+        page.on("popup", lambda popup: self._note("popup", popup.url))
         page.on("crash", lambda _: self._note("crash", url))
         page.goto(url)
         return page
 
     def close(self) -> None:
-        while self._contexts:
-            context, has_scripts = self._contexts.pop()
-            for page in context.pages if has_scripts else []:
+        while self._pages:
+            page, context = self._pages.pop()
+            if context.get("java_script_enabled", True):
                 # What a script left behind, such as a rejected promise, is reported in tasks that come after it.
                 page.evaluate("new Promise((done) => setTimeout(done))")
-            context.close()
+            self._contexts.give_back(page.context, context)
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning", "assert"):
@@ -111,10 +133,11 @@ def _axe() -> str:
 
 def accessibility_problems(page: Page, **options: Any) -> list[str]:
     """What axe-core finds on the page as it is now, a line for each rule; `options` are those of `axe.run`."""
-    page.evaluate(_axe())
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(_axe())
     # `preload` would fetch the style sheets anew, which no policy of ours allows.
-    found = page.evaluate("options => axe.run(document, options)", {"preload": False, **options})
+    own = {"preload": False, "resultTypes": ["violations"], **options}
+    found = page.evaluate("options => axe.run(document, options).then((found) => found.violations)", own)
     return [
-        f"{rule['id']}: {rule['help']}: {', '.join(str(node['target']) for node in rule['nodes'])}"
-        for rule in found["violations"]
+        f"{rule['id']}: {rule['help']}: {', '.join(str(node['target']) for node in rule['nodes'])}" for rule in found
     ]

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page
 
 OLD, NEW = "zoo-1-protocol-1", "zoo-2-protocol-1"
+# The script of a data file leaves the page once it has run, and with it what waited for it.
+IS_DRAWN = """() => !document.getElementById("status")?.textContent.includes("Loading")
+    && !document.querySelector("head script[src*='data/']")"""
 
 
 def address(site: Path | str, page: str, **state: object) -> str:
@@ -20,9 +23,16 @@ def address(site: Path | str, page: str, **state: object) -> str:
 
 
 def drawn(page: Page) -> Page:
-    """The page, once its script has drawn what came with it."""
-    expect(page.locator("#status", has_text="Loading")).to_have_count(0)
+    """The page, once its script has drawn all that was asked of it; what is read then stays."""
+    page.wait_for_function(IS_DRAWN, polling=10)
     return page
+
+
+def follow(link: Locator, name: str) -> Page:
+    """The page of this name, to which the link leads, drawn: a click may return while the old page is still there."""
+    link.click()
+    link.page.wait_for_url(lambda url: urlsplit(url).path.endswith(f"/{name}.html"))
+    return drawn(link.page)
 
 
 def texts(page: Page, selector: str) -> list[str]:

@@ -43,7 +43,7 @@ def test_no_page_scrolls_sideways_on_a_phone_or_a_desk(open_page: Visits, site: 
         expect(page.locator("#query article")).to_have_count(1)
     for width in (375, 1280):
         page.set_viewport_size({"width": width, "height": 700})
-        assert page.evaluate("document.documentElement.scrollWidth") == width
+        expect(page.locator("html")).to_have_js_property("scrollWidth", width)
         wide = "main > :not(.scroll), .controls > *, .controls select"
         assert page.locator(wide).evaluate_all(
             "(all, width) => all.filter((each) => each.getBoundingClientRect().right > width).length", width

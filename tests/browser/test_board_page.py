@@ -11,7 +11,7 @@ import pytest
 from pages import Visits
 from playwright.sync_api import Page, expect
 from site_boards import CLASS_ONLY, COPIER, FORMULA, INCOMPLETE, LIKENESS, LONG, REST, SCRIPT, SECOND, TURNED
-from sites import NEW, OLD, Records, address, drawn, shown_number, texts
+from sites import NEW, OLD, Records, address, drawn, follow, shown_number, texts
 
 NAMES = "#board tbody tr.model > th bdi"
 METRICS = (
@@ -42,23 +42,20 @@ def test_from_the_first_page_to_a_models_neighbours_and_back(
 ) -> None:
     page = open_page(f"{serve(site)}/index.html" if over_http else site / "index.html")
     assert len(texts(page, ".cards > li")) == 2
-    page.locator(".cards a").first.click()
-    drawn(page)
+    follow(page.locator(".cards a").first, f"{OLD}/index")
     assert texts(page, NAMES) == by_map(records)
     assert texts(page, "#status") == ["5 of 5 models."]
     before = page.url
-    page.get_by_role("link", name=COPIER).click()
+    follow(page.get_by_role("link", name=COPIER), "neighbours")
     expect(page.locator("#query article")).to_have_count(1)
     assert page.locator("#model").evaluate("select => select.selectedOptions[0].textContent") == COPIER
     page.go_back()
+    page.wait_for_url(before)
     drawn(page)
-    assert page.url == before
-    for name in ("Charts", "Compare", "Neighbours", "Drift", "Gallery", "About", "Board"):
-        if page.get_by_role("link", name=name, exact=True).count():
-            page.get_by_role("link", name=name, exact=True).click()
-            expect(page.locator("h1")).to_contain_text(name)
-            drawn(page)
-            assert not page.locator("#status.failed").count()
+    for name in ("Charts", "Compare", "Neighbours", "Drift", "Gallery", "Board", "About"):
+        follow(page.get_by_role("link", name=name, exact=True), "index" if name == "Board" else name.lower())
+        expect(page.locator("h1")).to_contain_text(name)
+        assert not page.locator("#status.failed").count()
 
 
 def cells(page: Page, column: str) -> list[str]:
@@ -198,7 +195,7 @@ def test_another_encoder_shows_its_own_order(open_page: Visits, site: Path, reco
     assert SECOND not in texts(page, NAMES)
     assert set(texts(page, "#incomplete-board tbody bdi")) == {INCOMPLETE}
     # Another page of the board keeps the encoder.
-    page.get_by_role("link", name="Drift", exact=True).click()
+    follow(page.get_by_role("link", name="Drift", exact=True), "drift")
     expect(page.locator("#status")).to_contain_text("The nearest photo shows")
     assert page.locator("#embedder").evaluate("select => select.selectedIndex") == 1
 
@@ -315,7 +312,6 @@ def test_names_of_strangers_are_text_on_every_page(open_page: Visits, site: Path
 def test_an_older_board_says_which_one_has_taken_its_place(open_page: Visits, site: Path) -> None:
     page = drawn(open_page(address(site, "index")))
     assert "This board is frozen" in page.locator("main").inner_text()
-    page.get_by_role("link", name="version 2").click()
+    follow(page.get_by_role("link", name="version 2"), f"{NEW}/index")
     expect(page.locator(NAMES)).to_have_text(["painter", "other"])
-    assert f"/{NEW}/index.html" in page.url
     assert "frozen" not in page.locator("main").inner_text()

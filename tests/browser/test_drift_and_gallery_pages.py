@@ -7,7 +7,7 @@ import pytest
 from pages import Visits
 from playwright.sync_api import expect
 from site_boards import ANIMALS, LIKENESS, LONG, SECOND, TURNED
-from sites import NEW, Records, address, drawn, shown_number, texts
+from sites import NEW, Records, address, drawn, follow, shown_number, texts
 
 
 def test_confusions_are_those_of_the_nearest_photos(open_page: Visits, site: Path, records: Records) -> None:
@@ -53,7 +53,7 @@ def test_a_category_leaves_the_others_out_and_a_confusion_leads_to_its_neighbour
     assert texts(again, "#matrix tbody th") == texts(page, "#matrix tbody th")
     assert len(texts(page, "#matrix tbody th")) == 8
     asked = page.locator("#confusions tbody th").first.text_content()
-    page.locator("#confusions tbody a").first.click()
+    follow(page.locator("#confusions tbody a").first, "neighbours")
     wrong = queries[(queries["identity"] == asked) & ~queries["is_right"]]
     expect(page.locator("#status")).to_contain_text(f"{len(wrong)} of 32 queries; the nearest photo is right for 0.")
 
@@ -104,7 +104,7 @@ def test_identities_of_a_gallery_sort_show_pictures_and_lead_to_their_neighbours
     assert images.evaluate_all("images => images.every((image) => image.loading === 'lazy')")
     images.first.scroll_into_view_if_needed()
     assert images.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
-    page.get_by_role("link", name="../../rex", exact=True).click()
+    follow(page.get_by_role("link", name="../../rex", exact=True), "neighbours")
     expect(page.locator("#status")).to_contain_text("2 of 32 queries")
     assert page.locator("#identity").input_value() == "../../rex"
 
@@ -128,8 +128,9 @@ def test_charts_lead_from_a_point_to_the_models_neighbours(open_page: Visits, si
     assert href
     assert href.startswith("neighbours.html#")
     chart.locator("a").first.locator("path").hover()
+    expect(page.locator("#status")).to_contain_text(": mAP ")
     status = page.locator("#status").text_content() or ""
-    chart.locator("a").first.locator("path").click()
+    follow(chart.locator("a").first.locator("path"), "neighbours")
     expect(page.locator("#query article")).to_have_count(1)
     model = page.locator("#model").evaluate("select => select.selectedOptions[0].textContent")
     value = records.summary(model, records.second)["scores"]["mAP"]["value"]
@@ -147,7 +148,7 @@ def test_the_first_page_has_a_card_for_each_board_and_about_says_how_to_submit(
     assert "5, and 2 incomplete" in old
     assert "Frozen: 2 has taken its place." in old
     assert "not published: the gallery does not allow it" in new
-    page.get_by_role("link", name="About").click()
+    follow(page.get_by_role("link", name="About"), "about")
     text = page.locator("main").inner_text()
     for heading in ("Protocol", "Uncertainty", "How to submit", "Threat model", "How to cite"):
         assert heading in text

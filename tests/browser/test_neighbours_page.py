@@ -70,7 +70,7 @@ def test_a_link_to_a_query_shows_it_again_wherever_it_is_opened(
     page.get_by_label("Order").select_option("best")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#place")).to_have_text("2 of 16")
-    (file_name,) = shown_files(page)
+    (file_name,) = shown_files(drawn(page))
     again = drawn(open_page(page.url))
     expect_query(again, file_name)
     assert again.locator("#place").inner_text() == "2 of 16"
@@ -136,7 +136,7 @@ def test_filters(
     own = queries[keep(queries)]
     if own.empty:
         expect(page.locator("#status")).to_have_text("No query is like that; choose another filter.")
-        assert page.locator("#query article").count() == 0
+        expect(page.locator("#query article")).to_have_count(0)
         return
     right = int(own["is_right"].sum())
     expect(page.locator("#status")).to_have_text(f"{len(own)} of 32 queries; the nearest photo is right for {right}.")

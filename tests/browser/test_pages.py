@@ -78,6 +78,17 @@ def test_a_request_from_a_served_page_to_another_server_is_noted(
     assert f"request: {other}/static/dot.svg" in visits.problems
 
 
+def test_pages_share_nothing_with_others_nor_with_those_that_were_closed(open_page: Visits, tmp_path: Path) -> None:
+    page_file = write_page(tmp_path, "")
+    for _ in range(2):
+        first, second = open_page(page_file), open_page(page_file)
+        assert first.context != second.context
+        for page in first, second:
+            assert page.evaluate("localStorage.length") == 0
+            page.evaluate("localStorage.setItem('kept', '1')")
+        open_page.close()
+
+
 def test_axe_runs_under_the_policy_and_says_what_is_not_accessible(open_page: Visits, tmp_path: Path) -> None:
     good = open_page(write_page(tmp_path, ""))
     assert accessibility_problems(good) == []

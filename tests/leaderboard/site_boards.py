@@ -5,13 +5,17 @@ runs, one of them the best of all.
 Gallery 2 may not be shown, and has two models.
 """
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from filelock import FileLock
 from handmade import rows_of, write_rows
+from in_process import run_here
 from PIL import Image
 from test_bundles import CARD, change_json, seal
 
@@ -114,6 +118,23 @@ def write_world(folder: Path) -> Path:
     for number, (model, likeness) in enumerate({"painter": 0.1, "other": 0.02}.items()):
         run = write_run(folder / f"new{number}", model, likeness, "2", 60 + number)
         _submit(run, hidden, folder / "new", sizes=(128,))
+    return folder
+
+
+def shared_world(temporary: pytest.TempPathFactory) -> Path:
+    """The records `old` and `new`, and the site of both in `site`; to be read only.
+
+    Made once: the processes of one run of the tests share it.
+    """
+    base = temporary.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "world-of-pages"
+    with FileLock(shared / "world-of-pages.lock"):
+        if not folder.exists():
+            partial = write_world(temporary.mktemp("world") / "made")
+            built = run_here("leaderboard", "build", partial / "old", partial / "new", "--out", partial / "site")
+            assert (built.returncode, built.stderr) == (0, ""), built
+            partial.rename(folder)
     return folder
 
 

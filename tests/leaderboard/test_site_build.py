@@ -16,7 +16,7 @@ import pytest
 from boards import finer, refused
 from handmade import files_below, lacking, relink
 from pytest import approx
-from site_boards import COPIER, INCOMPLETE, LIKENESS, LONG, REST, SECOND, TURNED, write_world
+from site_boards import COPIER, INCOMPLETE, LIKENESS, LONG, REST, SECOND, TURNED, shared_world
 from test_bundles import change_json, seal
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'"
@@ -26,9 +26,13 @@ OLD, NEW = "zoo-1-protocol-1", "zoo-2-protocol-1"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records `old` and `new`, and the site of both."""
-    folder = write_world(tmp_path_factory.mktemp("world"))
-    build(folder / "site", folder / "old", folder / "new")
-    return folder
+    return shared_world(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def site_of_new(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of `new` alone."""
+    return build(tmp_path_factory.mktemp("site_of_new") / "site", world / "new")
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def test_the_same_bundles_give_the_same_bytes_in_any_order(world: Path, tmp_path
     first, second = bytes_of(world / "site"), bytes_of(again)
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
-    assert all(str(world).encode() not in content for content in first.values())
+    assert all(str(world).encode() not in content for content in second.values())
 
 
 def lie(bundle: Path) -> None:
@@ -163,9 +167,9 @@ def no_manifest(bundle: Path) -> None:
     ],
 )
 def test_a_bundle_that_cannot_be_read_stops_the_build_and_leaves_the_older_site(
-    spoil: Callable[[Path], None], said: tuple[str, ...], world: Path, records: Path, tmp_path: Path
+    spoil: Callable[[Path], None], said: tuple[str, ...], site_of_new: Path, records: Path, tmp_path: Path
 ) -> None:
-    site = build(tmp_path / "site", world / "new")
+    site = Path(shutil.copytree(site_of_new, tmp_path / "site"))
     before = bytes_of(tmp_path / "site")
     spoil(bundle_of(records, COPIER))
     around = files_below(tmp_path)
@@ -206,14 +210,14 @@ def test_what_is_no_site_is_never_replaced(kind: str, world: Path, tmp_path: Pat
     assert (out / "index.html" if kind == "folder" else out).read_text() == "mine"
 
 
-def test_a_site_is_replaced_as_a_whole(world: Path, tmp_path: Path) -> None:
+def test_a_site_is_replaced_as_a_whole(world: Path, site_of_new: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()  # an empty folder may be filled
     site = build(tmp_path / "site", world / "old")
     assert (site / OLD).is_dir()
     build(site, world / "new")
     assert not (site / OLD).exists()
-    assert bytes_of(site) == bytes_of(build(tmp_path / "fresh", world / "new"))
-    assert {path.name for path in tmp_path.iterdir()} == {"site", "fresh"}
+    assert bytes_of(site) == bytes_of(site_of_new)
+    assert {path.name for path in tmp_path.iterdir()} == {"site"}
 
 
 def test_an_older_version_of_a_gallery_stays_at_its_address_with_its_data(world: Path, tmp_path: Path) -> None:
@@ -229,7 +233,9 @@ def test_an_older_version_of_a_gallery_stays_at_its_address_with_its_data(world:
     assert "Frozen: <bdi>2</bdi>" in (world / "site" / "index.html").read_text(encoding="utf-8")
 
 
-def test_pictures_are_shown_only_where_the_licence_allows_it(world: Path, records: Path, tmp_path: Path) -> None:
+def test_pictures_are_shown_only_where_the_licence_allows_it(
+    world: Path, site_of_new: Path, records: Path, tmp_path: Path
+) -> None:
     allowed = world / "site" / "thumbnails"
     shown: dict[str, bytes] = {}
     for bundle in (path.parent for path in (world / "old").glob("*/manifest.json")):
@@ -240,13 +246,12 @@ def test_pictures_are_shown_only_where_the_licence_allows_it(world: Path, record
             digest = reference["image_sha256"]
             shown[f"{digest[:20]}.webp"] = (bundle / "thumbnails" / f"{digest}.webp").read_bytes()
     assert bytes_of(allowed) == shown
-    hidden = build(tmp_path / "hidden", world / "new")
     # A bundle that brings pictures although its gallery's card does not say yes.
     for path in records.glob("*/records/*/record.json"):
         change_json(path, lambda summary: summary["gallery"].update(thumbnails="no"))
     for bundle in records.iterdir():
         seal(bundle)
-    for site in (hidden, build(tmp_path / "denied", records)):
+    for site in (site_of_new, build(tmp_path / "denied", records)):
         assert not [name for name in files_below(site) if name.endswith((".webp", ".png", ".jpg"))]
         assert "the gallery does not allow it" in (site / "index.html").read_text(encoding="utf-8")
 

@@ -258,3 +258,54 @@ def test_an_imported_run_imported_again_is_the_same(tmp_path: Path, painted: Pat
     assert cli("run", "import", "table", painted, "--out", tmp_path / "copy").returncode == 0
     assert labels_of(Run.open(tmp_path / "copy")) == labels_of(Run.open(painted))
     assert [row["prompt"] for row in rows_of(tmp_path / "copy")] == ["a dog, asleep"] * 4
+
+
+def test_paths_say_what_images_are(tmp_path: Path, zoo: Path, photo: DrawPhoto, cli: Cli) -> None:
+    for seed, name in enumerate(["rex/snow_dog_7.png", "rex/beach_8.PNG", "tom/snow_dog_9.png", "tom/beach_10.png"]):
+        photo(tmp_path / "outputs" / name, seed)
+    (tmp_path / "outputs/log.txt").write_text("done")
+    table = write_rows(
+        tmp_path / "prompts.csv",
+        [
+            {"prompt_id": "snow_dog", "prompt": "a {subject} in snow"},
+            {"prompt_id": "beach", "prompt": "a {subject} by the sea"},
+        ],
+    )
+    order = ("run", "import", "folder", tmp_path / "outputs", "--pattern", "{identity}/{prompt_id}_{seed}")
+    done = cli(*order, "--prompts", table, "--identifier", "sks", "--gallery", zoo, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    run = Run.open(tmp_path / "run")
+    assert run.card.identifier == "sks"
+    assert [(i.identity, i.prompt_id, i.seed, i.prompt) for i in run.images] == [
+        ("rex", "beach", "8", "a sks dog by the sea"),
+        ("rex", "snow_dog", "7", "a sks dog in snow"),
+        ("tom", "beach", "10", "a sks dog by the sea"),
+        ("tom", "snow_dog", "9", "a sks dog in snow"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mentions"),
+    [
+        ("{identity}/{prompt_id}_{seed}", ("rex/draft.png", "does not fit", "move the file out")),
+        ("{who}/*", ("{who}", "{identity}")),
+        ("{identity}/{identity}", ("twice",)),
+        ("*/*", ("no {name} in it",)),
+        ("{identity}/a/b", ("fits none of its 3 images", "rex/draft.png")),
+    ],
+)
+def test_a_pattern_that_does_not_fit_loses_no_image_silently(
+    tmp_path: Path, photo: DrawPhoto, refusal: Refusal, pattern: str, mentions: tuple[str, ...]
+) -> None:
+    for seed, name in enumerate(["rex/snow_7.png", "rex/draft.png", "tom/snow_9.png"]):
+        photo(tmp_path / "outputs" / name, seed)
+    order = ("run", "import", "folder", tmp_path / "outputs", "--pattern", pattern, "--out", tmp_path / "run")
+    assert not lacking(refusal(*order), *mentions)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_id_that_no_prompt_has_is_a_fault(tmp_path: Path, zoo: Path, photo: DrawPhoto, refusal: Refusal) -> None:
+    photo(tmp_path / "outputs/rex/moon_1.png", 1)
+    order = ("run", "import", "folder", tmp_path / "outputs", "--pattern", "{identity}/{prompt_id}_{seed}")
+    line = refusal(*order, "--prompts", "reid", "--gallery", zoo, "--out", tmp_path / "run")
+    assert not lacking(line, "moon_1.png", "no prompt has the id 'moon'", "--prompts")

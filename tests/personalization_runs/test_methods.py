@@ -17,6 +17,7 @@ from galleries.gallery import Gallery
 from personalization_runs.methods import METHODS
 from personalization_runs.plans import Plan, Settings, make_plan, set_up
 from personalization_runs.requests import Request
+from personalization_runs.training import train_adapters
 
 Save = Callable[[Path], object]
 
@@ -45,12 +46,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Save], Path]:
 
 @pytest.fixture(scope="module")
 def two_dogs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery of two dogs of few, large patches of colour."""
+    """A gallery of two dogs of few, large patches of colour, which fill most of each photo."""
     folder = tmp_path_factory.mktemp("zoo")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (4, 8, 60, 60))
+    (folder / "masks").mkdir()
+    mask.save(folder / "masks" / "middle.png")
     rows = []
     for seed, (identity, number) in enumerate([(identity, n) for identity in ("rex", "tom") for n in range(3)]):
         row = {"file_name": f"{identity}_{number}.png", "category": "dog", "identity": identity}
-        rows.append({**row, "split": "gallery" if number else "reference"})
+        rows.append({**row, "split": "gallery" if number else "reference", "mask_file_name": "masks/middle.png"})
         patches = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
         Image.fromarray(patches).resize((64, 64), Image.Resampling.NEAREST).save(folder / row["file_name"])
     write_rows(folder / "metadata.csv", rows)
@@ -69,8 +74,11 @@ def options(case: Case, saved: Callable[[Save], Path]) -> tuple[list[str], list[
 
 
 @pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> Case:
-    return CASES[request.param]
+def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
+    chosen = CASES[request.param]
+    if chosen.shrink:
+        chosen.shrink(monkeypatch)
+    return chosen
 
 
 def test_every_method_has_a_case() -> None:
@@ -118,9 +126,13 @@ def test_each_image_is_made_from_its_own_seed_prompt_and_reference(
     def make_all(wanted: Sequence[Request]) -> list[np.ndarray[Any, Any]]:
         return [image for i in range(0, len(wanted), at_once) for image in make(wanted[i : i + at_once])]
 
+    torch.manual_seed(1)
+    untouched = torch.get_rng_state()
     together = make_all(requests)
+    assert torch.equal(torch.get_rng_state(), untouched), "the user's own random numbers have been moved on"
     assert all((a != b).any() for i, a in enumerate(together) for b in together[:i]) or case.method == "copy-reference"
 
+    torch.manual_seed(2)
     backwards = make_all(requests[::-1])[::-1]
     for image, again in zip(together, backwards, strict=True):
         assert (image == again).all()
@@ -138,5 +150,8 @@ def test_each_image_is_made_from_its_own_seed_prompt_and_reference(
 
 
 def maker(plan: Plan) -> Callable[[Sequence[Request]], list[np.ndarray[Any, Any]]]:
-    generator = plan.method.generator(set_up(plan, warn=print))
+    setup = set_up(plan, warn=print)
+    if plan.method.training:
+        train_adapters(plan, setup, warn=print)
+    generator = plan.method.generator(setup)
     return lambda requests: pixels_of(generator.make(requests))

@@ -41,17 +41,15 @@
     );
 
   const tables = async () => {
+    const mine = both;
     const identities = shared();
     categoryOf = new Map(both.flatMap((data) => data.queries.map((query) => [query.identity, query.category])));
-    const overall = await difference(identities);
-    const rows = [rowOf("all", identities, overall)];
     const categories = [...new Set(identities.map((identity) => categoryOf.get(identity)))].sort();
-    if (categories.length > 1)
-      for (const category of categories) {
-        const own = shared(category);
-        rows.push(rowOf(category, own, await difference(own)));
-      }
-    byId("categories").tBodies[0].replaceChildren(...rows);
+    const parts = [["all", identities]];
+    if (categories.length > 1) parts.push(...categories.map((category) => [category, shared(category)]));
+    const found = await Promise.all(parts.map(([, own]) => difference(own)));
+    if (both !== mine) return; // others were chosen while draws were read
+    byId("categories").tBodies[0].replaceChildren(...parts.map(([label, own], i) => rowOf(label, own, found[i])));
     const byDifference = identities
       .map((identity) => [identity, both[0].meanOf.get(identity), both[1].meanOf.get(identity)])
       .sort((a, b) => Math.abs(b[1] - b[2]) - Math.abs(a[1] - a[2]));
@@ -68,7 +66,7 @@
         ),
       ),
     );
-    verdict(identities, overall);
+    verdict(identities, found[0]);
   };
 
   const verdict = (identities, { value, low, high, p, smallestP }) => {

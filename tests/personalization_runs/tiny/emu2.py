@@ -1,6 +1,5 @@
 """A stand-in for Emu2-Gen: the calls and the files of the published repository, with code of our own in it."""
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -9,15 +8,15 @@ from typing import Literal
 import torch
 
 from tiny import parts, sd, sdxl
+from tiny.emu2_remote.configuration_emu import EmuConfig
+from tiny.emu2_remote.modeling_emu import EmuForCausalLM
 
 CODE = Path(__file__).parent / "emu2_remote"
 
 
 def save_encoder(folder: Path) -> None:
     """With its code beside it, so that `AutoModelForCausalLM` must be told to trust it."""
-    config = importlib.import_module("tiny.emu2_remote.configuration_emu")
-    model = importlib.import_module("tiny.emu2_remote.modeling_emu")
-    encoder = model.EmuForCausalLM(config.EmuConfig(width=parts.WIDTH, n_tokens=len(parts.llama_tokenizer())))
+    encoder = EmuForCausalLM(EmuConfig(width=parts.WIDTH, n_tokens=len(parts.llama_tokenizer())))
     parts.amplify(encoder, 3, "visual", "project_up", "project_down")
     with torch.no_grad():  # what was read must not be forgotten at once
         for weight in (encoder.decoder.weight_ih_l0, encoder.decoder.weight_hh_l0):
@@ -43,6 +42,7 @@ def save_emu2(
     `AutoModelForCausalLM`. A safety checker saved as None must be passed as None, too.
     """
     torch.manual_seed(0)
+    save_encoder(folder / "multimodal_encoder")
     saved = {
         "feature_extractor": parts.clip_image_processor(),
         "scheduler": parts.euler(),
@@ -57,7 +57,6 @@ def save_emu2(
         if part is not None:
             part.save_pretrained(folder / name)
         index[name] = [None, None] if part is None else [libraries.get(name, "transformers"), type(part).__name__]
-    save_encoder(folder / "multimodal_encoder")
     own, common = ["modeling_emu", "EmuForCausalLM"], ["transformers", "PreTrainedModel"]
     index["multimodal_encoder"] = common if passed_encoder else own
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))

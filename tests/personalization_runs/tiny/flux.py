@@ -60,6 +60,11 @@ def save_flux(folder: Path, *, guidance_embeds: bool = True, n_double: int = 2, 
     return parts.save(FluxPipeline(**components(**sizes)), folder)
 
 
+def save_schnell(folder: Path) -> Path:
+    """FLUX.1-schnell, which knows no guidance."""
+    return save_flux(folder, guidance_embeds=False)
+
+
 def save_kontext(folder: Path) -> Path:
     """For FluxKontextPipeline, with a VAE as deep as the published one.
 

@@ -104,7 +104,7 @@ def key_values() -> dict[str, torch.Tensor]:
     state = {}
     for index, layer in enumerate(layers):
         for name in ("to_k_ip", "to_v_ip"):
-            state[f"{2 * index + 1}.{name}.weight"] = torch.randn(layer.inner_dim, CROSS) / CROSS**0.5 * 4
+            state[f"{2 * index + 1}.{name}.weight"] = torch.randn(layer.inner_dim, CROSS) / CROSS**0.5 * 8
     return state
 
 

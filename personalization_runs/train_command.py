@@ -1,0 +1,100 @@
+"""`finer-rank run train`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from galleries.options import AsJson, Include
+
+
+def train(
+    gallery: Annotated[
+        Path, typer.Option("--gallery", "-g", help="Gallery whose identities are learned, from their reference photos.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder of adapters, one per identity, to write or add to. A killed command goes on.")
+    ],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="dreambooth, dreambooth-lora, textual-inversion or custom-diffusion.")
+    ] = "dreambooth-lora",
+    class_word: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[NAME=]WORD: what prompts call an identity or a category (patterns: dog*=dog); by default the "
+            "category. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    include: Include = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of noise, crops, order and class images; that of the runs.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE of the method's parameters, such as training_steps=800. Repeatable."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FOLDER or OWNER/NAME[@REVISION] in place of the method's own base model.", show_default=False
+        ),
+    ] = None,
+    identifier: Annotated[
+        str, typer.Option(help="Token that stands for the individual; by default the method's.", show_default=False)
+    ] = "",
+    fit: Annotated[
+        str, typer.Option(help="How photos become square: squash, crop (another part each time) or pad.")
+    ] = "squash",
+    checkpoint_every: Annotated[
+        int,
+        typer.Option(min=0, help="Steps between checkpoints, each three times as large as what is trained; 0: none."),
+    ] = 250,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="float32 or bfloat16, which is the default on a GPU; adapters are held in float32.")
+    ] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train an adapter of each identity, for run generate with the same method, weights, seed and --adapters OUT.
+
+    Parameters of images (steps, guidance, width, height, negative_prompt) may change from run to run; others may not.
+    Killed, it goes on from its last checkpoint when called again, and ends in the same bytes.
+
+    Example: finer-rank run train -g zebras -m dreambooth --class-word zebra --out adapters/dreambooth
+    """
+    from galleries.console import note, print_json, progress_bars, say
+    from galleries.errors import FinerRankError
+    from galleries.gallery import Gallery
+    from personalization_runs.methods import METHODS, find_method
+    from personalization_runs.plans import Settings, make_plan, set_up
+    from personalization_runs.training import read_card, train_adapters
+    from personalization_runs.training.cards import folder_of, subjects_of
+
+    found = find_method(method)
+    if not found.training:
+        trained = ", ".join(name for name, each in METHODS.items() if each.training)
+        raise FinerRankError(f"--method {method}: trains nothing; one of {trained}")
+    settings = Settings(
+        (),
+        class_word or (),
+        include or (),
+        seed=seed,
+        parameters=set_ or (),
+        weights=weights or (),
+        adapters=out,
+        identifier=identifier,
+        fit=fit,
+        device=device,
+        dtype=dtype,
+    )
+    plan = make_plan(Gallery.open(gallery), found, settings, out)
+    with progress_bars("steps/s") as progress:
+        setup = set_up(plan, warn=note)
+        train_adapters(plan, setup, progress=progress, warn=note, checkpoint_every=checkpoint_every)
+    folders = {subject.identity: folder_of(out, subject.identity) for subject in subjects_of(plan)}
+    cards = {identity: read_card(folder) for identity, folder in folders.items()}
+    if as_json:
+        print_json([{"adapter": folder, **cards[identity]} for identity, folder in folders.items()])
+        return
+    for identity, folder in folders.items():
+        card = cards[identity]
+        say(f"{folder}: {identity}, loss on a fixed probe {card['probe_before']:.4f} -> {card['probe_after']:.4f}")

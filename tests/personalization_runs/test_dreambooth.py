@@ -1,0 +1,236 @@
+"""What is trained lowers its loss, changes the images of its own individual alone, and is told from what it is not."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from handmade import Cli, Refusal
+from PIL import Image
+from tiny.flux import save_flux
+from tiny.sd import save_sd
+from tiny.sd3 import save_sd3
+from tiny.sdxl import save_sdxl
+from training_cases import PRIOR, SMALL, files, images, planned, write_dogs
+
+from galleries.errors import FinerRankError
+from personalization_runs.methods import METHODS
+from personalization_runs.training import read_card, train_adapters
+
+Saved = Callable[[Any], Path]
+
+TRAININGS = {
+    "all of SD3": ("dreambooth", save_sd3, "learning_rate=0.002", 15, 0.6),
+    "LoRA, SD3": ("dreambooth-lora", save_sd3, "learning_rate=0.01", 12, 0.8),
+    "LoRA, SDXL": ("dreambooth-lora", save_sdxl, "learning_rate=0.02", 12, 0.98),
+    "LoRA, FLUX": ("dreambooth-lora", save_flux, "learning_rate=0.01", 12, 0.8),
+    "vectors, SD": ("textual-inversion", save_sd, "learning_rate=0.1", 12, 0.99),
+    "vectors, SDXL": ("textual-inversion", save_sdxl, "learning_rate=0.1", 12, 0.99),
+    "vectors, FLUX": ("textual-inversion", save_flux, "learning_rate=0.1", 12, 0.95),
+    "keys and values, SD": ("custom-diffusion", save_sd, "learning_rate=0.02", 12, 0.95),
+    "keys and values, SDXL": ("custom-diffusion", save_sdxl, "learning_rate=0.02", 12, 0.98),
+    "keys and values, SD3": ("custom-diffusion", save_sd3, "learning_rate=0.01", 12, 0.8),
+}
+"""Method, weights, learning rate, steps, and what the loss on the probe falls below, as a share of what it was."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    folders: dict[Any, Path] = {}
+
+    def save(write: Any) -> Path:
+        if write not in folders:
+            folders[write] = tmp_path_factory.mktemp("weights") / write.__name__
+            write(folders[write])
+        return folders[write]
+
+    return save
+
+
+@pytest.fixture(scope="module")
+def dogs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dogs(tmp_path_factory.mktemp("dogs"))
+
+
+@pytest.fixture(scope="module")
+def trained(dogs: Path, saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of adapters of rex, each trained once."""
+    folders: dict[str, Path] = {}
+
+    def train(name: str) -> Path:
+        if name not in folders:
+            method, write, rate, steps, _ = TRAININGS[name]
+            folders[name] = tmp_path_factory.mktemp("adapters")
+            plan, setup = planned(method, dogs, saved(write), folders[name], rate, f"training_steps={steps}")
+            train_adapters(plan, setup, warn=print)
+        return folders[name]
+
+    return train
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_loss_on_a_fixed_probe_falls(name: str, trained: Callable[[str], Path]) -> None:
+    steps, share = TRAININGS[name][3:]
+    card = read_card(trained(name) / "rex")
+    assert card["probe_after"] < share * card["probe_before"]
+    rows = (trained(name) / "rex" / "losses.csv").read_text().splitlines()
+    assert (rows[0], len(rows)) == ("step,loss", 1 + steps)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_adapter_changes_the_image_and_is_the_same_each_time_it_is_loaded(
+    name: str, trained: Callable[[str], Path], dogs: Path, saved: Saved, tmp_path: Path
+) -> None:
+    method, write, rate, steps, _ = TRAININGS[name]
+    settings = (rate, f"training_steps={steps}")
+    [image] = images(*planned(method, dogs, saved(write), trained(name), *settings))
+    [again] = images(*planned(method, dogs, saved(write), trained(name), *settings))
+    assert (image == again).all()
+
+    if METHODS[method].training == "vectors":  # without them the word is another one
+        plan, setup = planned(method, dogs, saved(write), tmp_path, "learning_rate=1e-30", "training_steps=1")
+        train_adapters(plan, setup, warn=print)
+    else:
+        plan, setup = planned("class-only", dogs, saved(write), tmp_path, identifier="", adapters=None)
+        plan = replace(plan, requests=planned(method, dogs, saved(write), tmp_path)[0].requests)
+    assert abs(images(plan, setup)[0] - image).mean() > 0.2
+
+
+def test_what_is_trained_is_not_trained_again(
+    trained: Callable[[str], Path], dogs: Path, saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained("LoRA, FLUX")
+    before = files(folder)
+    rate, steps = "learning_rate=0.01", "training_steps=12"
+    plan, setup = planned("dreambooth-lora", dogs, saved(save_flux), folder, rate, steps, "steps=3", "guidance=2.0")
+    monkeypatch.delattr("personalization_runs.training.school.School")
+    train_adapters(plan, setup, warn=print)
+    assert files(folder) == before
+
+
+def test_an_adapter_of_other_settings_is_refused_and_left_alone(
+    trained: Callable[[str], Path], dogs: Path, saved: Saved, tmp_path: Path
+) -> None:
+    folder = trained("LoRA, FLUX")
+    before = files(folder)
+    changed = shutil.copytree(dogs, tmp_path / "dogs")
+    Image.new("RGB", (64, 64), "red").save(changed / "rex_1.png")
+
+    def refused(*others: str, gallery: Path = dogs, write: Any = save_flux, **settings: Any) -> str:
+        parameters = ("learning_rate=0.01", "training_steps=12", *others)
+        plan, setup = planned("dreambooth-lora", gallery, saved(write), folder, *parameters, **settings)
+        with pytest.raises(FinerRankError) as error:
+            train_adapters(plan, setup, warn=print)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "parameters training_steps (12, now 21)" in refused("training_steps=21")
+    assert "weights base (save_flux@" in refused(write=save_sd3)
+    assert "reference photos (rex_1.png is another one)" in refused(gallery=changed)
+    assert "seed (0, now 1)" in refused(seed=1)
+    assert "class_word (dog, now puppy)" in refused(class_words=["puppy"])
+    assert "identifier (sks, now ohwx)" in refused(identifier="ohwx")
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "write"),
+    [
+        ("dreambooth", save_sd3),
+        ("dreambooth-lora", save_sdxl),
+        ("textual-inversion", save_sd),
+        ("custom-diffusion", save_sd),
+    ],
+)
+def test_of_who_was_shown_before_nothing_stays(
+    method: str, write: Any, dogs: Path, saved: Saved, tmp_path: Path
+) -> None:
+    parameters = ("learning_rate=0.05", "training_steps=3")
+    plan, setup = planned(method, dogs, saved(write), tmp_path / "both", *parameters, include=())
+    train_adapters(plan, setup, warn=print)
+    rex, tom, rex_again = images(plan, setup, (0, 1, 0))
+    assert (rex == rex_again).all()
+    assert (rex != tom).any()
+    alone = planned(method, dogs, saved(write), tmp_path / "alone", *parameters, include=["tom"])
+    train_adapters(*alone, warn=print)
+    assert files(tmp_path / "alone" / "tom") == files(tmp_path / "both" / "tom"), "rex has left something behind"
+
+
+def test_other_programs_load_the_lora_with_its_own_alpha(
+    trained: Callable[[str], Path], dogs: Path, saved: Saved
+) -> None:
+    from diffusers import FluxPipeline
+
+    plan, setup = planned(
+        "dreambooth-lora", dogs, saved(save_flux), trained("LoRA, FLUX"), "learning_rate=0.01", "training_steps=12"
+    )
+    [ours] = images(plan, setup)
+    theirs = METHODS["class-only"].generator(setup)
+    theirs.pipeline.load_lora_weights(str(trained("LoRA, FLUX") / "rex"), weight_name="adapter.safetensors")
+    assert isinstance(theirs.pipeline, FluxPipeline)
+    with torch.inference_mode():
+        image = theirs.make([plan.requests[0]])[0].image
+    assert (np.asarray(image, dtype=int) == ours).all()
+
+
+def test_a_callback_sees_the_pipeline_with_what_is_learned_so_far(dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    seen: list[tuple[int, Any]] = []
+
+    def look(step: int, pipeline: Any) -> None:
+        made = pipeline(
+            "a photo of a sks dog", width=32, height=32, num_inference_steps=2, generator=torch.manual_seed(0)
+        )
+        seen.append((step, np.asarray(made.images[0], dtype=int)))
+
+    with_callback = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path / "a", "training_steps=4")
+    train_adapters(*with_callback, warn=print, callback=look, callback_every=2)
+    assert [step for step, _ in seen] == [2, 4]
+    without = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path / "b", "training_steps=4")
+    train_adapters(*without, warn=print)
+    assert files(tmp_path / "a") == files(tmp_path / "b"), "looking has changed what is learned"
+
+
+@pytest.mark.parametrize("method", ["dreambooth", "dreambooth-lora"])
+def test_networks_may_compute_in_bfloat16(method: str, dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    plan, setup = planned(
+        method, dogs, saved(save_sd3), tmp_path, "training_steps=12", "learning_rate=0.003", dtype="bfloat16"
+    )
+    train_adapters(plan, setup, warn=print)
+    card = read_card(tmp_path / "rex")
+    assert card["probe_after"] < card["probe_before"]
+    assert images(plan, setup)[0].shape == (32, 32, 3)
+
+
+def test_the_command_trains_and_runs_say_which_adapter_made_each_image(
+    dogs: Path, saved: Saved, cli: Cli, refusal: Refusal, tmp_path: Path
+) -> None:
+    parameters = [*SMALL, *PRIOR, "training_steps=2"]
+    shared = ["-g", dogs, "-m", "dreambooth-lora", "--weights", saved(save_sdxl)]
+    shared += [word for value in parameters for word in ("--set", value)]
+    done = cli("run", "train", *shared, "--out", tmp_path / "adapters", "--include", "rex", "--json")
+    assert done.returncode == 0, done.stderr
+    [card] = json.loads(done.stdout)
+    before = files(tmp_path / "adapters")
+
+    generate = ["run", "generate", *shared, "--prompts", "reid", "--adapters", tmp_path / "adapters"]
+    assert "now <new>" in refusal(*generate, "--out", tmp_path / "run", "--identifier", "<new>")
+    done = cli(*generate, "--out", tmp_path / "run", "--include", "rex", "--batch-size", 4)
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "adapters") == before
+    lines = (tmp_path / "run" / "generation.csv").read_text().splitlines()
+    assert "adapter_sha256" in lines[0]
+    assert all(card["weights_sha256"] in line for line in lines[1:])
+    assert "trains nothing" in refusal("run", "train", "-g", dogs, "-m", "img2img", "--out", tmp_path / "no")

@@ -1,0 +1,287 @@
+"""Making a run: over kills, shards, shortage of memory and of disk."""
+
+import csv
+import json
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from handmade import Cli, Refusal, files_below, lacking, rows_of
+from PIL import Image
+
+from galleries.errors import FinerRankError
+from galleries.gallery import Gallery
+from personalization_runs import Run, RunCard
+from personalization_runs.generation import Job, make_images
+from personalization_runs.methods import METHODS
+from personalization_runs.methods.base import Made, Method
+from personalization_runs.methods.setup import Setup
+from personalization_runs.plans import Settings, make_plan, make_run
+from personalization_runs.prompt_sets import read_prompts
+from personalization_runs.requests import Request, plan_requests
+
+COPY = ("run", "generate", "-m", "copy-reference", "--prompts", "reid")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the one that holds times."""
+    names = [name for name in files_below(folder) if (folder / name).is_file() and name != "generation.csv"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def painted(request: Request) -> Image.Image:
+    """A picture that the request decides."""
+    return Image.fromarray(np.random.default_rng(request.seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+
+
+class Painter:
+    """A generator that is no network, which runs out of memory with more than `capacity` pictures at once."""
+
+    def __init__(self, capacity: int = 100, paint: Callable[[Request], Image.Image] = painted) -> None:
+        self.capacity, self.paint = capacity, paint
+        self.pipeline = self
+        self.asked: list[int] = []
+        self.offloaded = 0
+
+    def make(self, requests: Sequence[Request]) -> list[Made]:
+        self.asked.append(len(requests))
+        if len(requests) > self.capacity:
+            raise torch.OutOfMemoryError("out of memory")
+        return [Made(self.paint(request)) for request in requests]
+
+    def enable_model_cpu_offload(self, device: str) -> None:
+        self.offloaded += 1
+        self.capacity = 1
+
+
+def job(zoo: Path, out: Path, batch_size: int = 1, device: str = "cpu") -> Job:
+    method = Method("painter", "paints", lambda setup: Painter(), parameters={"steps": 2})
+    requests = plan_requests(Gallery.open(zoo), read_prompts(["reid"]), method, class_words={"*": "dog"})
+    card = RunCard(model="painter", method="painter")
+    return Job(requests, Setup(method, {}, method.parameters, device), card, out, 0, batch_size)
+
+
+def make(job: Job, painter: Painter, said: list[str] | None = None, **options: Any) -> Run | None:
+    return make_images(job, lambda: painter, warn=(said if said is not None else []).append, **options)
+
+
+def test_a_killed_command_goes_on_where_it_was(zoo: Path, tmp_path: Path, cli: Cli) -> None:
+    order = (*COPY, "-g", zoo, "--images", 20)
+    assert cli(*order, "--out", tmp_path / "whole").returncode == 0
+    command = [sys.executable, "-m", "finer_rank", *map(str, order), "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    notes = tmp_path / ".killed.generating/notes/images/dog/rex"
+    while process.poll() is None and not (notes.is_dir() and any(notes.iterdir())):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    images = tmp_path / ".killed.generating/images/dog/rex"
+    first = next(images.glob("*.png"))
+    first.write_bytes(first.read_bytes()[:100])  # as a machine without power leaves it
+    assert cli(*order, "--out", tmp_path / "killed").returncode == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert len(rows_of(tmp_path / "killed")) == 400
+    assert not (tmp_path / ".killed.generating").exists()
+
+
+def test_images_that_are_there_are_not_made_again(zoo: Path, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    done: list[int] = []
+
+    def step(n: int) -> None:
+        done.append(n)
+        if sum(done) == 8:
+            raise Stopped
+
+    whole = job(zoo, tmp_path / "run")
+    with pytest.raises(Stopped):
+        make(whole, Painter(), step=step)
+    painter = Painter()
+    make(whole, painter)
+    assert len(painter.asked) == len(whole.requests) - 8
+    with pytest.raises(FinerRankError, match="exists already"):
+        make(whole, painter)
+
+
+def test_shards_make_the_same_run_and_the_last_completes_it(zoo: Path, tmp_path: Path) -> None:
+    make(job(zoo, tmp_path / "whole"), Painter())
+    parts = job(zoo, tmp_path / "parts")
+    assert [make(parts, Painter(), shard=(part, 3)) is None for part in (2, 3, 1)] == [True, True, False]
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    # A shard whose run another has completed meanwhile says so.
+    with pytest.raises(FinerRankError, match="exists already"):
+        make(parts, Painter(), shard=(2, 3))
+
+
+def test_other_settings_do_not_mix_with_images_that_are_there(zoo: Path, tmp_path: Path) -> None:
+    begun = job(zoo, tmp_path / "run")
+    make(begun, Painter(), shard=(1, 2))
+    before = contents(tmp_path / ".run.generating")
+    others = {
+        "steps 2, now 3": replace(begun, setup=replace(begun.setup, parameters={"steps": 3})),
+        "seed 0, now 1": replace(begun, seed=1),
+        "prompts or gallery": replace(begun, requests=begun.requests[1:]),
+    }
+    for named, other in others.items():
+        with pytest.raises(FinerRankError, match=named):
+            make(other, Painter())
+    assert contents(tmp_path / ".run.generating") == before
+
+
+def test_a_lack_of_memory_halves_the_batch_then_offloads_then_says_so(zoo: Path, tmp_path: Path) -> None:
+    painter, said = Painter(capacity=2), []
+    run = make(job(zoo, tmp_path / "halved", batch_size=8), painter, said)
+    assert painter.asked[:3] == [8, 4, 2]
+    assert set(painter.asked[2:]) == {2}
+    assert [line for line in said if "out of memory" in line] == said
+    assert len(said) == 2
+    assert run is not None
+    assert len(run.images) == 20
+    with (run.root / "generation.csv").open() as file:
+        assert {row["batch_size"] for row in csv.DictReader(file)} == {"2"}
+
+    painter = Painter(capacity=0)
+    make(job(zoo, tmp_path / "offloaded", device="mps"), painter, said)
+    assert painter.offloaded == 1
+
+    with pytest.raises(FinerRankError, match="not enough memory for one image at a time"):
+        make(job(zoo, tmp_path / "none"), Painter(capacity=0), said)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_batch_is_always_full_so_that_its_last_images_have_the_bits_of_the_others(zoo: Path, tmp_path: Path) -> None:
+    painter = Painter()
+    make(job(zoo, tmp_path / "run", batch_size=8), painter)
+    assert painter.asked == [8, 8, 8]
+
+
+def test_an_image_of_one_colour_is_refused_not_scored_and_not_lost(zoo: Path, tmp_path: Path, cli: Cli) -> None:
+    def mostly_black(request: Request) -> Image.Image:
+        return Image.new("RGB", (8, 8)) if request.prompt_id == "beach" else painted(request)
+
+    run = make(job(zoo, tmp_path / "run"), Painter(paint=mostly_black))
+    assert run is not None
+    assert len(run.images) == 18
+    assert [(image.identity, image.prompt_id, image.reason) for image in run.refused] == [
+        ("rex", "beach", "all of one colour"),
+        ("tom", "beach", "all of one colour"),
+    ]
+    assert not [name for name in files_below(run.root) if "beach" in name]
+    for command in ("check", "show"):
+        assert "2 more refused" in cli("run", command, run.root).stdout
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file can grow beyond a kilobyte, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_and_what_is_made_stays(zoo: Path, tmp_path: Path, request: Any) -> None:
+    def growing(asked: Request) -> Image.Image:
+        return painted(asked) if asked.identity == "rex" else painted(asked).resize((99, 99))
+
+    whole = job(zoo, tmp_path / "run")
+    request.getfixturevalue("small_disk")
+    with pytest.raises(FinerRankError, match="File too large; mend that and run it again"):
+        make(whole, Painter(paint=growing))
+    made = [name for name in files_below(tmp_path / ".run.generating/images") if name.endswith(".png")]
+    assert len(made) == 10
+
+
+def test_neither_order_nor_neighbours_move_seed_and_reference(zoo: Path) -> None:
+    gallery, prompts = Gallery.open(zoo), read_prompts(["reid", "cub=cub"])
+    plan = plan_requests(gallery, prompts, METHODS["img2img"], seed=3, n_images=2)
+    alone = plan_requests(gallery, prompts[::-1], METHODS["ip-adapter"], seed=3, n_images=3, include=["to*"])
+    shared = {(r.identity, r.prompt_id, r.number): r for r in plan}
+    for request in (r for r in alone if r.number < 2):
+        other = shared[request.identity, request.prompt_id, request.number]
+        assert (request.seed, request.reference, request.text) == (other.seed, other.reference, other.text)
+    assert len({request.seed for request in plan}) == len(plan) == 2 * 10 * 2
+    assert {r.seed for r in plan}.isdisjoint(r.seed for r in plan_requests(gallery, prompts, METHODS["img2img"]))
+
+
+def test_the_plan_is_told_without_weights_or_network(zoo: Path, tmp_path: Path, cli: Cli) -> None:
+    methods = ("class-only", "img2img", "copy-reference", "flux-kontext")
+    order = ["run", "generate", "-g", zoo, "--prompts", "reid", "--images", 3, "--dry-run", "--out", tmp_path / "runs"]
+    order += [word for name in methods for word in ("--method", name)]
+    told = json.loads(cli(*order, "--json").stdout)
+    assert [run["images"] for run in told["runs"]] == [60] * 4
+    hours = sum(60 * METHODS[name].image_seconds for name in methods) / 3600
+    assert told["total"]["gpu_hours"] == pytest.approx(hours, abs=0.01)
+    sdxl, flux = (METHODS[name].weights["base"] for name in ("class-only", "flux-kontext"))
+    assert told["total"]["download_gb"] == pytest.approx(sdxl.gigabytes + flux.gigabytes)  # what two share once
+    assert told["total"]["gated"] == [flux.repository]
+    text = cli(*order).stdout
+    assert not lacking(text, "240 images", "400 TFLOP/s", f"https://huggingface.co/{flux.repository}")
+    fewer = json.loads(cli(*order, "--set", "steps=25", "--json").stdout)
+    assert fewer["total"]["gpu_hours"] < told["total"]["gpu_hours"]
+    assert not (tmp_path / "runs").exists()
+
+
+REFUSED = {
+    "unknown method": (("-m", "ip_adapter"), ("--method ip_adapter", "'ip-adapter'")),
+    "unknown prompts": (("-m", "img2img", "--prompts", "moon"), ("--prompts moon", "dreambooth-live")),
+    "unknown parameter": (("-m", "img2img", "--set", "step=3"), ("--set step=3", "steps=50")),
+    "no number": (("-m", "img2img", "--set", "steps=many"), ("steps is no int",)),
+    "no steps": (("-m", "img2img", "--set", "steps=0"), ("at least 1",)),
+    "unknown role": (("-m", "img2img", "--weights", "lora=x/y"), ("no weights 'lora'", "base")),
+    "no such folder": (("-m", "img2img", "--weights", "nowhere"), ("--weights nowhere", "no such folder")),
+    "no pipeline": (("-m", "img2img", "--weights", "."), ("no AutoPipelineForImage2Image", "whole repository")),
+    "no such shard": (("-m", "img2img", "--shard", "3/2"), ("--shard 3/2", "I/N")),
+    "no token needed": (("-m", "img2img", "--identifier", "sks"), ("without a token",)),
+    "nobody": (("-m", "img2img", "--include", "cat*"), ("no identity", "--include")),
+    "out of reach": (("-m", "img2img"), ("stabilityai/stable-diffusion-xl-base-1.0", "HF_HUB_OFFLINE", "hf download")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_order_is_answered_in_one_line_and_writes_nothing(
+    zoo: Path, tmp_path: Path, refusal: Refusal, name: str
+) -> None:
+    words, mentions = REFUSED[name]
+    prompts = () if "--prompts" in words else ("--prompts", "reid")
+    line = refusal("run", "generate", "-g", zoo, *prompts, *words, "--out", tmp_path / "run", cwd=tmp_path)
+    assert not lacking(line, *mentions)
+    assert {path.name for path in tmp_path.iterdir()} <= {"zoo"}
+
+
+def test_what_is_wrong_with_the_gallery_is_said_at_once(zoo: Path, tmp_path: Path) -> None:
+    gallery = Gallery.open(zoo)
+    lone = replace(gallery, photos=tuple(replace(p, category="all") for p in gallery.photos if p.split == "gallery"))
+    with pytest.raises(FinerRankError) as caught:
+        make_plan(lone, METHODS["img2img"], Settings(["cub"]), tmp_path / "run")
+    assert not lacking(
+        str(caught.value), "identity 'rex': no reference photo, which img2img needs", "identity 'tom'", "--class-word"
+    )
+    plan = make_plan(lone, METHODS["class-only"], Settings(["cub"], class_words=["wren"]), tmp_path / "run")
+    assert plan.requests[0].text == "a photo of a wren on the branch of a tree"
+
+
+def test_too_little_memory_is_said_before_anything_is_downloaded(zoo: Path, tmp_path: Path) -> None:
+    huge = replace(METHODS["img2img"], memory_gb=1e6)
+    plan = make_plan(Gallery.open(zoo), huge, Settings(["reid"], device="cpu"), tmp_path / "run")
+    with pytest.raises(FinerRankError, match="needs about 2000000 GB in float32; nothing of its 7 GB was downloaded"):
+        make_run(plan, warn=print)
+    folder = tmp_path / "weights"
+    (folder / "unet").mkdir(parents=True)
+    for name in ("unet/model.fp16.safetensors", "all-in-one.safetensors"):
+        with (folder / name).open("wb") as file:
+            file.truncate(10**13)  # a file of holes
+    brought = replace(plan, weights={"base": (str(folder), "")}, method=METHODS["img2img"])
+    with pytest.raises(FinerRankError, match="the weights alone fill 10000 GB"):
+        make_run(brought, warn=print)

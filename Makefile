@@ -1,11 +1,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Modules are compiled when they are first imported, and kept: pip would compile all, of which most are never used.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test critter-reid clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
 	touch $@
 
 demo: .venv/.installed ## draw a gallery and five models' images, score them, compare them, look at the neighbours, build the board's site

@@ -15,7 +15,7 @@ from benchmark.embed import Progress
 from benchmark.embedders import Embedder, load_embedder, published_spec
 from benchmark.embedders.pictures import what_is_wrong
 from benchmark.look_alikes import LookAlikes
-from benchmark.pipelines import is_pipeline, pipeline_pictures, randomness_kept
+from benchmark.pipelines import full_precision, is_pipeline, pipeline_pictures, randomness_kept
 from benchmark.prompt_fidelity import without_identifier
 from benchmark.rank import pair_similarity, row_norms
 from benchmark.step_loggers import logging_to
@@ -103,7 +103,7 @@ class IdentityCallback:
         self._options = dict(pipeline_options or {})
         self._log = logging_to(logger, self.out)
         # Networks draw random weights before they read theirs.
-        with randomness_kept():
+        with randomness_kept(), full_precision():
             self.embedder = _loaded(embedder, store)
             look_alikes = LookAlikes(self.gallery, identity, self.embedder, store, progress=progress, warn=warn)
             self.prompt_embedder = _loaded(prompt_embedder, store) if prompt_embedder else None
@@ -146,7 +146,8 @@ class IdentityCallback:
             if not made:
                 self.warn(f"step {step}: not scored, as a filter kept all {len(pictures)} pictures back")
                 return None
-            scored = self._scored(step, [p for p in pictures if p], made)
+            with full_precision():
+                scored = self._scored(step, [p for p in pictures if p], made)
         later = [s.step for s in self.curve.steps if s.step > step]
         self.curve = self.curve.with_step(scored)
         if self.out:

@@ -64,3 +64,17 @@ def randomness_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Encoders compute as they did for the stored photos, without TF32; the loop gets back what it had chosen."""
+    # Embedders see to autocast themselves, and switch TF32 off for convolutions, for everybody, as they are loaded.
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    precision, of_convolutions = torch.get_float32_matmul_precision(), convolutions.allow_tf32
+    try:
+        convolutions.allow_tf32 = products.allow_tf32 = False
+        yield
+    finally:
+        convolutions.allow_tf32 = of_convolutions
+        torch.set_float32_matmul_precision(precision)

@@ -28,8 +28,8 @@ def note(message: str) -> None:
     print(printable(message), file=sys.stderr)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; all columns but the first are right-aligned. Wide tables are not cut in pipes."""
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> None:
+    """A table on stdout; all columns but the first `n_left` are right-aligned. Wide tables are not cut in pipes."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -38,7 +38,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     table = Table(title=Text(printable(title)), title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if i < n_left else "right", overflow="fold")
     for row in rows:
         # Text, not markup: a name such as "[red]" is a name.
         table.add_row(*(Text(printable(cell)) for cell in row))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,11 @@ class Photo:
     mask_file_name: str = ""
     source_id: str = ""
     path: Path = field(default=Path(), compare=False, kw_only=True)
+
+    @property
+    def mask_path(self) -> Path:
+        """The mask's file, of a photo that names one."""
+        return self.path.parents[len(PurePosixPath(self.file_name).parts) - 1] / self.mask_file_name
 
 
 @dataclass(frozen=True)

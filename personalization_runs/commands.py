@@ -327,7 +327,9 @@ def show(
     opened = Run.open(run)
     images = Counter(image.identity for image in opened.images)
     if as_json:
-        print_json({**asdict(opened.card), "table_sha256": opened.digest, "identities": dict(sorted(images.items()))})
+        refused = {"refused": [asdict(image) for image in opened.refused]} if opened.refused else {}
+        identities = dict(sorted(images.items()))
+        print_json({**asdict(opened.card), "table_sha256": opened.digest, "identities": identities, **refused})
         return
     rows = [[identity or "(every identity of its category)", str(n)] for identity, n in sorted(images.items())]
     print_table(f"{opened.card.model} {opened.card.method}".strip(), ["identity", "images"], rows)

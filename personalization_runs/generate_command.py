@@ -168,17 +168,16 @@ def methods(as_json: AsJson = False) -> None:
         rows = [asdict(method) for method in METHODS.values()]
         print_json([{key: value for key, value in row.items() if key != "generator"} for row in rows])
         return
-    columns = ["method", "what it does", "memory", "s/image", "weights"]
-    print_table("", columns, [
+    print_table("", ["method", "what it does", "memory", "s/image", "s/training"], [
         [
             method.name,
             method.summary,
             f"{method.memory_gb:g} GB",
             f"{method.image_seconds:g}",
-            ", ".join(f"{role}={weights.repository}" for role, weights in method.weights.items()),
+            f"{method.training_seconds:g}" if method.training else "",
         ]
         for method in METHODS.values()
-    ])  # fmt: skip
+    ], n_left=2)  # fmt: skip
     say(f"Memory and seconds: {COST_BASIS}. Parameters: finer-rank run methods --json")
 
 

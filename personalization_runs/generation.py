@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from galleries.errors import FinerRankError
 from galleries.image_set import refuse_existing, values_of, write_card
-from galleries.images import sha256_of
+from galleries.images import BadImage, read_image_bytes, sha256_of
 from galleries.tables import write_csv
 from personalization_runs.methods.base import Generator, Made
 from personalization_runs.methods.setup import Setup, free_memory
@@ -62,6 +63,16 @@ class Job:
             **setup.parameters,
         }
 
+    @cached_property
+    def requests_sha256(self) -> str:
+        """Digest of all that is asked for, the contents of references and their masks included."""
+        method = self.setup.method
+        photos = {request.reference for request in self.requests if request.reference and method.uses_reference}
+        files = {photo: [photo.path, *([photo.mask_path] if method.uses_masks else [])] for photo in photos}
+        contents = {photo.file_name: [_digest(path) for path in files[photo]] for photo in photos}
+        asked = [[*_key(r), r.text, r.seed, _reference(r), contents.get(_reference(r))] for r in self.requests]
+        return sha256_of(json.dumps(asked).encode())
+
     @property
     def adapters(self) -> dict[str, str]:
         """SHA-256 of each identity's adapter; of methods that train none, nothing."""
@@ -91,8 +102,7 @@ class Workshop:
             FinerRankError: it holds another run, or cannot be written.
         """
         refuse_existing(self.out)
-        asked = [[*_key(request), request.text, request.seed, _reference(request)] for request in job.requests]
-        plan = json.loads(json.dumps({**job.facts, "requests_sha256": sha256_of(json.dumps(asked).encode())}))
+        plan = json.loads(json.dumps({**job.facts, "requests_sha256": job.requests_sha256}))
         path = self.folder / "plan.json"
         if not path.is_file():
             if is_to_be_made:
@@ -306,6 +316,13 @@ def _made(
         for request, made in zip(batch, results[: len(batch)], strict=True):
             yield request, made, seconds, size
         left = left[len(batch) :]
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(read_image_bytes(path))
+    except BadImage as error:
+        raise FinerRankError(f"{path}: {error}") from None
 
 
 def _key(request: Request) -> tuple[str, str, int]:

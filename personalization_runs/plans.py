@@ -179,6 +179,8 @@ def make_run(
 
     settings, method = plan.settings, plan.method
     refuse_existing(plan.out)
+    if method.uses_masks:
+        _refuse_without_masks(plan)
     setup = set_up(plan, warn=warn)
     if method.training:
         from personalization_runs.training import train_adapters
@@ -203,6 +205,17 @@ def make_run(
     n_own = len(plan.requests[settings.shard[0] - 1 :: settings.shard[1]])
     step = progress(f"{method.name}: images", n_own) if progress else None
     return make_images(job, lambda: method.generator(setup), shard=settings.shard, step=step, warn=warn)
+
+
+def _refuse_without_masks(plan: Plan) -> None:
+    used = {request.reference for request in plan.requests if request.reference}
+    bare = sorted(photo.file_name for photo in used if not photo.mask_file_name)
+    if bare:
+        raise FinerRankError(
+            f"{plan.gallery.root}: {len(bare)} of {len(used)} reference photos (first {bare[0]}): no mask, by which "
+            f"{plan.method.name} cuts the subject out; make the gallery's masks: finer-rank gallery mask "
+            f"{plan.gallery.root} --model NAME"
+        )
 
 
 def set_up(plan: Plan, *, warn: Callable[[str], Any]) -> "Setup":
@@ -237,7 +250,9 @@ def set_up(plan: Plan, *, warn: Callable[[str], Any]) -> "Setup":
             f"--device {device}: has {there:.0f} GB, and {method.name} needs about {needed:.0f} GB in {dtype}; nothing "
             f"of its {downloads:.0f} GB was downloaded; take a larger device, or smaller --weights"
         )
-    if (stored := sum(stored_gb(Path(place), method.weights[role]) for role, (place, _) in plan.weights.items())) > there:
+    if (
+        stored := sum(stored_gb(Path(place), method.weights[role]) for role, (place, _) in plan.weights.items())
+    ) > there:
         raise FinerRankError(
             f"--device {device}: has {there:.0f} GB, and the weights alone fill {stored:.0f} GB; take a larger device, "
             "or smaller --weights"

@@ -70,7 +70,7 @@ def plan_requests(
         include: patterns (`dog*`) of identities; all that have gallery photos where empty.
 
     Raises:
-        Faults: identities without references, their masks, class word or prompts; an identifier that is none.
+        Faults: identities without references, class word or prompts; an identifier that is none.
     """
     from fnmatch import fnmatchcase
 
@@ -116,11 +116,6 @@ def plan_requests(
                 )
     if identifier and (wrong := identifier_fault(identifier, {request.class_word for request in requests})):
         faults.append(Fault(f"--identifier {identifier}", wrong, f"the default is {method.identifier}"))
-    used = {request.reference for request in requests if request.reference} if method.uses_masks else set()
-    if bare := sorted(photo.file_name for photo in used if not photo.mask_file_name):
-        where = f"{len(bare)} of {len(used)} reference photos (first {bare[0]})"
-        remedy = f"make the gallery's masks: finer-rank gallery mask {gallery.root} --model NAME"
-        faults.append(Fault(where, f"no mask, by which {method.name} cuts the subject out", remedy))
     raise_if_any(str(gallery.root), sorted(set(faults)))
     return tuple(requests)
 

@@ -19,7 +19,7 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 # Read by each command anew, and not by Python or libraries when they start.
-READ_ANEW = ("FINER_RANK_STORE", "FINER_RANK_MIRROR", "OPENAI_API_KEY", "PYTEST_CURRENT_TEST")
+READ_ANEW = ("FINER_RANK_STORE", "FINER_RANK_MIRROR", "PYTEST_CURRENT_TEST")
 
 
 def environment() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from galleries.errors import FinerRankError
@@ -103,7 +102,7 @@ def cut_out(photo: "Photo") -> "Image":
     from personalization_runs.methods.setup import rgb
 
     image = rgb(photo)
-    path = photo.path.parents[len(Path(photo.file_name).parts) - 1] / photo.mask_file_name
+    path = photo.mask_path
     try:
         mask = read_mask(path, image.size, THRESHOLD)
         if not mask.any():
@@ -142,7 +141,7 @@ METHODS = (
         uses_reference=True,
         uses_masks=True,
         memory_gb=50,
-        image_seconds=16,
+        image_seconds=15,
         training_data="its inpainting ControlNet: 12 million images of LAION-2B and of its authors'",
     ),
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from galleries.downloads import first_line
 from galleries.errors import FinerRankError, printable
-from galleries.images import as_rgb, decode_image, read_image_bytes
+from galleries.images import BadImage, as_rgb, decode_image, read_image_bytes
 from personalization_runs.methods.base import Made, Method, Parameter
 from personalization_runs.methods.weights import WeightsFolder
 
@@ -104,8 +104,15 @@ class Setup:
 
 
 def rgb(photo: "Photo") -> "Image":
-    """A photo's pixels, upright."""
-    return as_rgb(decode_image(read_image_bytes(photo.path)))
+    """A photo's pixels, upright.
+
+    Raises:
+        FinerRankError: the file cannot be used.
+    """
+    try:
+        return as_rgb(decode_image(read_image_bytes(photo.path)))
+    except BadImage as error:
+        raise FinerRankError(f"{photo.path}: {error}") from None
 
 
 def fitted(image: "Image", size: tuple[int, int], fit: str) -> "Image":

@@ -75,7 +75,7 @@ def train_adapters(
     from personalization_runs.training.school import School
     from personalization_runs.training.trainer import repeatable
 
-    with repeatable(), writing(adapters):
+    with repeatable(setup.device), writing(adapters):
         adapters.mkdir(parents=True, exist_ok=True)
         school = School(plan, setup, recipe, missing, progress, keeps_encoders=callback is not None)
 

@@ -24,7 +24,9 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or folder
-        raise FinerRankError(f"{where}: {error.strerror}; mend that and run it again: what is trained stays") from None
+        raise FinerRankError(
+            f"{where}: {error.strerror or error}; mend that and run it again: what is trained stays"
+        ) from None
 
 
 def put(path: Path, content: bytes) -> None:
@@ -44,12 +46,20 @@ def write_safetensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadat
     """Write tensors, and move them into place. The same tensors and metadata give the same bytes.
 
     The library writes metadata in an order of its own each time, so the header is sorted afterwards.
+
+    Raises:
+        OSError: as on a full disk.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(metadata))
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(on_cpu, partial, dict(metadata))
+    except SafetensorError as error:  # wraps what the system says
+        raise OSError(str(error)) from None
     with partial.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

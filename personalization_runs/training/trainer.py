@@ -146,11 +146,12 @@ def train(
 
 
 @contextlib.contextmanager
-def repeatable() -> Iterator[None]:
+def repeatable(device: str) -> Iterator[None]:
     """Kernels that give the same bits each time, where there are such, and gradients though a caller wants none."""
     import torch
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when its library starts
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

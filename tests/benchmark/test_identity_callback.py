@@ -177,6 +177,30 @@ def test_a_training_is_the_same_with_the_callback_and_without(
     assert watched[1:] == alone[1:]
 
 
+def test_the_precision_of_the_loop_is_not_that_of_the_encoders(
+    callback: Callable[..., IdentityCallback], clip: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"embedder": clip, "prompt_embedder": clip, "out": None}
+    expected = callback(**given).score(0, learning(tmp_path, 0))
+    seen: list[tuple[bool, bool]] = []
+    forward = Embedder.forward
+
+    def watched(self: Embedder, batch: Any) -> Any:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return forward(self, batch)
+
+    monkeypatch.setattr(Embedder, "forward", watched)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert callback(**given, store=tmp_path / "new store").score(0, learning(tmp_path, 0)) == expected
+        assert set(seen) == {(False, False)}
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_a_training_that_starts_again_replaces_the_steps_after_its_checkpoint(
     callback: Callable[..., IdentityCallback], tmp_path: Path
 ) -> None:

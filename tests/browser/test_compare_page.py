@@ -2,19 +2,19 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from boards import finer
 from pages import Visits
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from site_boards import COPIER, INCOMPLETE, LONG, REST, SCRIPT, SECOND, SHARED, TURNED
 from sites import Records, address, drawn, shown_number, texts
 
 
-def compared(open_page: Visits, site: Path, first: str, second: str) -> Page:
+def compared(open_page: Visits, site: Path | str, first: str, second: str) -> Page:
     page = drawn(open_page(address(site, "compare")))
     for select, model in (("#first", first), ("#second", second)):
         page.locator(select).select_option(label=model)
@@ -143,6 +143,22 @@ def test_runs_that_share_a_single_identity_are_compared_over_it(
     assert "So few identities cannot give a p below 1.000" in page.locator("#verdict").inner_text()
     assert page.locator("#place").inner_text() == "1 of 2"
     assert "have no counterpart" in page.locator("#pairing").inner_text()
+
+
+def test_a_pair_whose_draws_come_late_does_not_stand_under_the_names_of_another(
+    open_page: Visits, serve: Callable[[Path], str], site: Path
+) -> None:
+    page = compared(open_page, serve(site), SCRIPT, TURNED)
+    before = row_of(page, "#categories", "all")
+    held: list[Route] = []
+    page.route("**/draws/10.js*", lambda route: held.append(route))
+    with page.expect_request("**/draws/10.js*"):
+        page.locator("#first").select_option(label=INCOMPLETE)
+    page.locator("#first").select_option(label=SCRIPT)
+    expect(page.locator("#pair h3 bdi")).to_have_text([SCRIPT, TURNED])
+    (late,) = held
+    late.continue_()
+    assert row_of(drawn(page), "#categories", "all") == before
 
 
 def test_a_model_with_itself_and_one_that_was_not_scored(open_page: Visits, site: Path) -> None:

@@ -6,17 +6,15 @@ import io
 import os
 import random
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 from handmade import Row, encoded, noise, write_rows
+from in_process import run_here
 
-import finer_rank
 from galleries import Gallery
 
 Label = tuple[str, str, str, str]
@@ -101,14 +99,8 @@ class Ended:
 
 def command(*arguments: object) -> Ended:
     """Run `finer-rank ARGUMENTS` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    argv = ["finer-rank", *map(str, arguments)]
-    with redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", argv):
-        try:
-            finer_rank.main()
-        except SystemExit as end:
-            return Ended(int(end.code or 0), out.getvalue(), err.getvalue())
-    return Ended(0, out.getvalue(), err.getvalue())
+    done = run_here(*arguments)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def built(data_set: str, source: object, out: Path, *options: object) -> Gallery:

@@ -226,7 +226,7 @@ def test_outside_the_crop_nothing_is_shown(tmp_path: Path, spec: str) -> None:
 
 
 def test_matches_are_lines_between_the_query_and_its_first_neighbours(
-    scored: Scored, embedder: Embedder, tmp_path: Path, cli: Cli
+    scored: Scored, embedder: Embedder, tmp_path: Path, process: Cli
 ) -> None:
     folder = save_matcher(tmp_path / "glue")
     matcher = KeypointMatcher(str(folder), "cpu")
@@ -242,7 +242,7 @@ def test_matches_are_lines_between_the_query_and_its_first_neighbours(
     assert (code, err) == (0, "")
     assert out.is_file()
     # In a process of its own, what libraries say while they are loaded is seen, too.
-    done = cli("neighbours", scored.record, "--out", both, *options, "--explain", "--embedder", scored.spec)
+    done = process("neighbours", scored.record, "--out", both, *options, "--explain", "--embedder", scored.spec)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{both}: 4 queries\n", "")
     assert both.is_file()
 

@@ -58,9 +58,9 @@ def moved(scored: Scored, tmp_path: Path) -> Scored:
     return Scored(tmp_path / "zoo", tmp_path / "run", tmp_path / "record")
 
 
-def test_the_command_draws_a_picture_and_the_same_one_again(scored: Scored, tmp_path: Path, cli: Cli) -> None:
+def test_the_command_draws_a_picture_and_the_same_one_again(scored: Scored, tmp_path: Path, process: Cli) -> None:
     def in_a_process(*arguments: object) -> tuple[int, str, str]:
-        done = cli(*arguments)
+        done = process(*arguments)
         return done.returncode, done.stdout, done.stderr
 
     pictures = []

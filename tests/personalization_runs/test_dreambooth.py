@@ -3,13 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from handmade import Cli, Refusal
 from PIL import Image
 from tiny.flux import save_flux
@@ -20,7 +20,10 @@ from training_cases import PRIOR, SMALL, files, images, planned, write_dogs
 
 from galleries.errors import FinerRankError
 from personalization_runs.methods import METHODS
-from personalization_runs.training import read_card, train_adapters
+from personalization_runs.methods.setup import Setup
+from personalization_runs.plans import Plan
+from personalization_runs.training import _each_once, read_card, train_adapters
+from personalization_runs.training.cards import Subject
 
 Saved = Callable[[Any], Path]
 
@@ -30,7 +33,7 @@ TRAININGS = {
     "LoRA, SDXL": ("dreambooth-lora", save_sdxl, "learning_rate=0.02", 12, 0.98),
     "LoRA, FLUX": ("dreambooth-lora", save_flux, "learning_rate=0.01", 12, 0.8),
     "vectors, SD": ("textual-inversion", save_sd, "learning_rate=0.1", 12, 0.99),
-    "vectors, SDXL": ("textual-inversion", save_sdxl, "learning_rate=0.1", 12, 0.99),
+    "vectors, SDXL": ("textual-inversion", save_sdxl, "learning_rate=0.1", 20, 0.99),
     "vectors, FLUX": ("textual-inversion", save_flux, "learning_rate=0.1", 12, 0.95),
     "keys and values, SD": ("custom-diffusion", save_sd, "learning_rate=0.02", 12, 0.95),
     "keys and values, SDXL": ("custom-diffusion", save_sdxl, "learning_rate=0.02", 12, 0.98),
@@ -81,6 +84,14 @@ def trained(dogs: Path, saved: Saved, tmp_path_factory: pytest.TempPathFactory) 
     return train
 
 
+def by_base_model(plan: Plan, setup: Setup, change: Callable[[Any], Any] = id) -> np.ndarray[Any, Any]:
+    """The image of the plan's first request that the base model makes, after a change to its pipeline."""
+    generator = METHODS["class-only"].generator(setup)
+    change(generator.pipeline)
+    with torch.inference_mode():
+        return np.asarray(generator.make([plan.requests[0]])[0].image, dtype=int)
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_the_loss_on_a_fixed_probe_falls(name: str, trained: Callable[[str], Path]) -> None:
     steps, share = TRAININGS[name][3:]
@@ -96,17 +107,18 @@ def test_the_adapter_changes_the_image_and_is_the_same_each_time_it_is_loaded(
 ) -> None:
     method, write, rate, steps, _ = TRAININGS[name]
     settings = (rate, f"training_steps={steps}")
-    [image] = images(*planned(method, dogs, saved(write), trained(name), *settings))
-    [again] = images(*planned(method, dogs, saved(write), trained(name), *settings))
+    plan, setup = planned(method, dogs, saved(write), trained(name), *settings)
+    [image] = images(plan, setup)
+    [again] = images(plan, setup)
     assert (image == again).all()
 
-    if METHODS[method].training == "vectors":  # without them the word is another one
+    if METHODS[method].training == "vectors":  # without them the prompt would be another one
         plan, setup = planned(method, dogs, saved(write), tmp_path, "learning_rate=1e-30", "training_steps=1")
         train_adapters(plan, setup, warn=print)
+        [before] = images(plan, setup)
     else:
-        plan, setup = planned("class-only", dogs, saved(write), tmp_path, identifier="", adapters=None)
-        plan = replace(plan, requests=planned(method, dogs, saved(write), tmp_path)[0].requests)
-    assert abs(images(plan, setup)[0] - image).mean() > 0.2
+        before = by_base_model(plan, setup)
+    assert abs(before - image).mean() > 0.2
 
 
 def test_what_is_trained_is_not_trained_again(
@@ -146,6 +158,41 @@ def test_an_adapter_of_other_settings_is_refused_and_left_alone(
     assert files(folder) == before
 
 
+def test_a_training_that_was_begun_with_other_settings_is_refused(dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    def stop(step: int, pipeline: Any) -> None:
+        raise KeyboardInterrupt
+
+    begun = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=3")
+    with pytest.raises(KeyboardInterrupt):
+        train_adapters(*begun, warn=print, checkpoint_every=1, callback=stop, callback_every=2)
+    other = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=3", "rank=2")
+    with pytest.raises(FinerRankError, match=r"a training, not ended, with other parameters rank \(16, now 2\)"):
+        train_adapters(*other, warn=print)
+    train_adapters(*begun, warn=print)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_class_images", "rex"]
+
+    with (tmp_path / "rex" / "adapter.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(FinerRankError, match="is not what"):
+        images(*begun)
+
+
+def test_whoever_another_process_trains_is_left_to_it(tmp_path: Path) -> None:
+    rex, tom = (Subject(name, "dog", ()) for name in ("rex", "tom"))
+    other = FileLock(tmp_path / ".rex.lock")
+    trained = []
+
+    def train_one(subject: Subject, folder: Path) -> None:
+        trained.append(subject)
+        folder.mkdir()
+        (tmp_path / "rex").mkdir()  # by now, the other process is done
+        other.release()
+
+    with other.acquire():
+        _each_once([rex, tom], tmp_path, train_one)
+    assert trained == [tom]
+
+
 @pytest.mark.parametrize(
     ("method", "write"),
     [
@@ -172,18 +219,13 @@ def test_of_who_was_shown_before_nothing_stays(
 def test_other_programs_load_the_lora_with_its_own_alpha(
     trained: Callable[[str], Path], dogs: Path, saved: Saved
 ) -> None:
-    from diffusers import FluxPipeline
-
     plan, setup = planned(
         "dreambooth-lora", dogs, saved(save_flux), trained("LoRA, FLUX"), "learning_rate=0.01", "training_steps=12"
     )
     [ours] = images(plan, setup)
-    theirs = METHODS["class-only"].generator(setup)
-    theirs.pipeline.load_lora_weights(str(trained("LoRA, FLUX") / "rex"), weight_name="adapter.safetensors")
-    assert isinstance(theirs.pipeline, FluxPipeline)
-    with torch.inference_mode():
-        image = theirs.make([plan.requests[0]])[0].image
-    assert (np.asarray(image, dtype=int) == ours).all()
+    adapter = str(trained("LoRA, FLUX") / "rex")
+    image = by_base_model(plan, setup, lambda base: base.load_lora_weights(adapter, weight_name="adapter.safetensors"))
+    assert (image == ours).all()
 
 
 def test_a_callback_sees_the_pipeline_with_what_is_learned_so_far(dogs: Path, saved: Saved, tmp_path: Path) -> None:
@@ -205,13 +247,17 @@ def test_a_callback_sees_the_pipeline_with_what_is_learned_so_far(dogs: Path, sa
 
 @pytest.mark.parametrize("method", ["dreambooth", "dreambooth-lora"])
 def test_networks_may_compute_in_bfloat16(method: str, dogs: Path, saved: Saved, tmp_path: Path) -> None:
-    plan, setup = planned(
-        method, dogs, saved(save_sd3), tmp_path, "training_steps=12", "learning_rate=0.003", dtype="bfloat16"
-    )
-    train_adapters(plan, setup, warn=print)
+    parameters = ("training_steps=12", "learning_rate=0.003")
+    plan, setup = planned(method, dogs, saved(save_sd3), tmp_path, *parameters, dtype="bfloat16")
+    seen = []
+
+    def look(step: int, pipeline: Any) -> None:
+        seen.append(pipeline("a dog", width=32, height=32, num_inference_steps=1).images[0].size)
+
+    train_adapters(plan, setup, warn=print, callback=look, callback_every=12)
     card = read_card(tmp_path / "rex")
     assert card["probe_after"] < card["probe_before"]
-    assert images(plan, setup)[0].shape == (32, 32, 3)
+    assert [image.shape[:2] for image in images(plan, setup)] == seen == [(32, 32)]
 
 
 def test_the_command_trains_and_runs_say_which_adapter_made_each_image(

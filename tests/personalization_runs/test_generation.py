@@ -285,3 +285,23 @@ def test_too_little_memory_is_said_before_anything_is_downloaded(zoo: Path, tmp_
     brought = replace(plan, weights={"base": (str(folder), "")}, method=METHODS["img2img"])
     with pytest.raises(FinerRankError, match="the weights alone fill 10000 GB"):
         make_run(brought, warn=print)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None])
+def test_a_reference_that_cannot_be_read_is_named(
+    zoo: Path, tmp_path: Path, refusal: Refusal, content: bytes | None
+) -> None:
+    photo = zoo / "images/rex_0.png"
+    photo.unlink() if content is None else photo.write_bytes(content)
+    line = refusal(*COPY, "-g", zoo, "--out", tmp_path / "run")
+    assert not lacking(line, str(photo))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reference_that_was_exchanged_meanwhile_is_noticed(zoo: Path, tmp_path: Path, cli: Cli, photo: Any) -> None:
+    order = (*COPY, "-g", zoo, "--out", tmp_path / "run")
+    assert cli(*order, "--shard", "1/2").returncode == 0
+    photo(zoo / "images/rex_0.png", 77)
+    done = cli(*order, "--shard", "2/2")
+    assert done.returncode == 2
+    assert "other prompts or gallery" in done.stderr

@@ -70,11 +70,22 @@ def randomness_kept() -> Iterator[None]:
 def full_precision() -> Iterator[None]:
     """Encoders compute as they did for the stored photos, without TF32; the loop gets back what it had chosen."""
     # Embedders see to autocast themselves, and switch TF32 off for convolutions, for everybody, as they are loaded.
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    precision, of_convolutions = torch.get_float32_matmul_precision(), convolutions.allow_tf32
+    of: Any = torch.backends
+    switches: list[tuple[Any, str, Any]] = [(of.cuda.matmul, "allow_tf32", False), (of.cudnn, "allow_tf32", False)]
+    if hasattr(of.cudnn, "conv"):  # from torch 2.9 on; the older switches raise where a loop has used these
+        owners = (of.cuda.matmul, of.mkldnn.matmul, of.cudnn.conv, of.cudnn.rnn)
+        switches = [(owner, "fp32_precision", "ieee") for owner in owners]
+    before = [getattr(owner, name) for owner, name, _ in switches]
     try:
-        convolutions.allow_tf32 = products.allow_tf32 = False
+        older = of.cudnn.allow_tf32
+    except RuntimeError:  # a loop that uses both kinds cannot read this one
+        older = None
+    try:
+        for owner, name, value in switches:
+            setattr(owner, name, value)
         yield
     finally:
-        convolutions.allow_tf32 = of_convolutions
-        torch.set_float32_matmul_precision(precision)
+        if older is not None:
+            of.cudnn.allow_tf32 = older
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)

@@ -23,10 +23,8 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or folder
-        raise FinerRankError(
-            f"{where}: {error.strerror or error}; mend that and run it again: what is trained stays"
-        ) from None
+        where, why = error.filename or folder, error.strerror or error
+        raise FinerRankError(f"{where}: {why}; mend that and run it again: what is trained stays") from None
 
 
 def put(path: Path, content: bytes) -> None:

@@ -158,13 +158,19 @@ def test_an_adapter_of_other_settings_is_refused_and_left_alone(
     assert files(folder) == before
 
 
-def test_a_training_that_was_begun_with_other_settings_is_refused(dogs: Path, saved: Saved, tmp_path: Path) -> None:
+def interrupt(plan: Plan, setup: Setup) -> None:
+    """Begin a training, and end it after two steps and two checkpoints."""
+
     def stop(step: int, pipeline: Any) -> None:
         raise KeyboardInterrupt
 
-    begun = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=3")
     with pytest.raises(KeyboardInterrupt):
-        train_adapters(*begun, warn=print, checkpoint_every=1, callback=stop, callback_every=2)
+        train_adapters(plan, setup, warn=print, checkpoint_every=1, callback=stop, callback_every=2)
+
+
+def test_a_training_that_was_begun_with_other_settings_is_refused(dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    begun = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=3")
+    interrupt(*begun)
     other = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=3", "rank=2")
     with pytest.raises(FinerRankError, match=r"a training, not ended, with other parameters rank \(16, now 2\)"):
         train_adapters(*other, warn=print)
@@ -212,6 +218,7 @@ def test_of_who_was_shown_before_nothing_stays(
     assert (rex == rex_again).all()
     assert (rex != tom).any()
     alone = planned(method, dogs, saved(write), tmp_path / "alone", *parameters, include=["tom"])
+    interrupt(*alone)
     train_adapters(*alone, warn=print)
     assert files(tmp_path / "alone" / "tom") == files(tmp_path / "both" / "tom"), "rex has left something behind"
 

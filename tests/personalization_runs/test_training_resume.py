@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny.flux import save_flux
+from tiny.sd3 import save_sd3
 from training_cases import PLACES, files, to_be_resumed, train_and_die, write_dogs
 
 LEFT = {
@@ -34,7 +34,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def materials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("materials")
-    save_flux(folder / "weights")
+    save_sd3(folder / "weights")
     return write_dogs(folder / "dogs"), folder / "weights"
 
 
@@ -49,7 +49,9 @@ def unbroken(materials: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
 def processes() -> Any:
     """Processes of their own, split off from one that has imported everything: importing takes the longest."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_cases", "diffusers.pipelines.flux.pipeline_flux", "peft"])
+    context.set_forkserver_preload(
+        ["training_cases", "diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3", "peft"]
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11 does not hand it on to what is preloaded
         forkserver.ensure_running()

@@ -14,6 +14,7 @@ import benchmark.compare_commands
 import benchmark.embedder_commands
 import benchmark.gallery_commands
 import benchmark.language_judge_commands
+import benchmark.run_commands
 import galleries.commands
 import leaderboard.bench_command
 import leaderboard.bundle_commands
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 galleries.commands.app.add_typer(benchmark.gallery_commands.app)
 app.add_typer(galleries.commands.app, name="gallery")
+personalization_runs.commands.app.add_typer(benchmark.run_commands.app)
 app.add_typer(personalization_runs.commands.app, name="run")
 app.add_typer(personalization_runs.commands.demo_app)
 app.add_typer(benchmark.commands.app)

@@ -9,7 +9,6 @@ from galleries.mask_command import add_mask_command
 from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
 from personalization_runs.generate_command import generate, methods
 from personalization_runs.simulate_command import simulate
-from personalization_runs.train_command import train
 
 app = typer.Typer(no_args_is_help=True, help="Make, import, check and look at runs: the images that one model made.")
 import_app = typer.Typer(no_args_is_help=True, help="Make a run folder of generated images that lie elsewhere.")
@@ -347,7 +346,6 @@ def _open_run(folder: Path) -> Any:
 add_mask_command(app, "run", _open_run)
 app.command()(simulate)
 app.command()(generate)
-app.command()(train)
 app.command()(methods)
 
 demo_app = typer.Typer()

@@ -35,7 +35,7 @@ def train_adapters(
     progress: "Progress | None" = None,
     warn: Callable[[str], Any],
     checkpoint_every: int = CHECKPOINT_EVERY,
-    callback: "Callback | None" = None,
+    callback_for: "Callable[[Subject], Callback] | None" = None,
     callback_every: int = 0,
 ) -> None:
     """Train the adapters that the folder `setup.adapters` lacks, one for each identity of a plan.
@@ -44,8 +44,8 @@ def train_adapters(
 
     Args:
         checkpoint_every: steps; never where 0.
-        callback: called after each `callback_every` steps of each identity, with the number of steps done and the
-            pipeline, ready to make images.
+        callback_for: makes what is called before the first step of an identity, after each `callback_every` steps and
+            after the last, with the number of steps done and the pipeline, ready to make images.
 
     Raises:
         FinerRankError: an adapter, or a training that was begun, is of other settings than are asked; of memory and
@@ -77,11 +77,12 @@ def train_adapters(
 
     with repeatable(setup.device), writing(adapters):
         adapters.mkdir(parents=True, exist_ok=True)
-        school = School(plan, setup, recipe, missing, progress, keeps_encoders=callback is not None)
+        school = School(plan, setup, recipe, missing, progress, keeps_encoders=callback_for is not None)
 
         def train_one(subject: Subject, folder: Path) -> None:
             own = _work_of(folder)
             step = progress(f"{plan.method.name}: {subject.identity}", recipe.steps) if progress else None
+            callback = callback_for(subject) if callback_for else None
             school.train(subject, own, asked[subject.identity], step, checkpoint_every, callback, callback_every)
             (own / "adapter").rename(folder)
             shutil.rmtree(own, ignore_errors=True)

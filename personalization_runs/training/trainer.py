@@ -119,6 +119,8 @@ def train(
     losses = read_checkpoint(folder, adapter, optimizer)
     if step:
         step(len(losses))
+    if callback and not losses:
+        _call(callback, lesson, 0)
     while len(losses) < recipe.steps:
         try:
             with lesson.computing():
@@ -137,12 +139,18 @@ def train(
             raise FinerRankError(f"step {len(losses)}: the loss is no number; choose a lower --set learning_rate")
         if checkpoint_every and len(losses) % checkpoint_every == 0 and len(losses) < recipe.steps:
             write_checkpoint(folder, adapter, optimizer, losses)
-        if callback and callback_every and len(losses) % callback_every == 0:
-            with torch.no_grad(), lesson.computing():
-                callback(len(losses), lesson.family.pipeline)
+        if callback and (len(losses) == recipe.steps or (callback_every and len(losses) % callback_every == 0)):
+            _call(callback, lesson, len(losses))
         if step:
             step(1)
     return losses
+
+
+def _call(callback: Callback, lesson: Lesson, n_steps: int) -> None:
+    import torch
+
+    with torch.no_grad(), lesson.computing():
+        callback(n_steps, lesson.family.pipeline)
 
 
 @contextlib.contextmanager

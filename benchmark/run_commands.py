@@ -1,13 +1,21 @@
-"""`finer-rank run train`"""
+"""`finer-rank run train`: it trains, which knows nothing of scores, and scores what is learned on the way."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.options import Store
 from galleries.options import AsJson, Include
 
+if TYPE_CHECKING:
+    from benchmark.identity_callback import IdentityCallback
+    from personalization_runs.training.cards import Subject
 
+app = typer.Typer()
+
+
+@app.command()
 def train(
     gallery: Annotated[
         Path, typer.Option("--gallery", "-g", help="Gallery whose identities are learned, from their reference photos.")
@@ -52,6 +60,26 @@ def train(
     dtype: Annotated[
         str, typer.Option(help="float32 or bfloat16, which is the default on a GPU; adapters are held in float32.")
     ] = "auto",
+    score_every: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Steps between scores of identity and prompt fidelity, written with pictures to OUT-scores; 0: none.",
+        ),
+    ] = 0,
+    embedder: Annotated[
+        str, typer.Option(help="Encoder that tells individuals apart, for --score-every.", show_default=False)
+    ] = "",
+    clip_t: Annotated[
+        str, typer.Option(help="Encoder that compares images with prompts, such as clip.", show_default=False)
+    ] = "",
+    prompts: Annotated[
+        list[str] | None, typer.Option(help="Prompt sets whose first four are scored; reid by default.")
+    ] = None,
+    logger: Annotated[
+        str, typer.Option(help="tensorboard or wandb, to see the scores there too.", show_default=False)
+    ] = "",
+    store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Train an adapter of each identity, for run generate with the same method, weights, seed and --adapters OUT.
@@ -59,7 +87,10 @@ def train(
     Parameters of images (steps, guidance, width, height, negative_prompt) may change from run to run; others may not.
     Killed, it goes on from its last checkpoint when called again, and ends in the same bytes.
 
-    Example: finer-rank run train -g zebras -m dreambooth --class-word zebra --out adapters/dreambooth
+    With --score-every, images of a few prompts are made and ranked on the way: which step has learned who it is, and
+    still does what prompts say? The same command with that number of training_steps ends there.
+
+    Example: finer-rank run train -g zebras -m dreambooth --score-every 100 --embedder miewid --out adapters
     """
     from galleries.console import note, print_json, progress_bars, say
     from galleries.errors import FinerRankError
@@ -69,6 +100,10 @@ def train(
     from personalization_runs.training import read_card, train_adapters
     from personalization_runs.training.cards import folder_of, subjects_of
 
+    if bool(score_every) != bool(embedder) or (not score_every and (clip_t or prompts or logger)):
+        raise FinerRankError(
+            "--score-every K and --embedder NAME go together, and the other options of scores with them"
+        )
     found = find_method(method)
     if not found.training:
         trained = ", ".join(name for name, each in METHODS.items() if each.training)
@@ -86,10 +121,46 @@ def train(
         device=device,
         dtype=dtype,
     )
-    plan = make_plan(Gallery.open(gallery), found, settings, out)
+    opened = Gallery.open(gallery)
+    plan = make_plan(opened, found, settings, out)
+    callbacks: dict[str, IdentityCallback] = {}
     with progress_bars("steps/s") as progress:
         setup = set_up(plan, warn=note)
-        train_adapters(plan, setup, progress=progress, warn=note, checkpoint_every=checkpoint_every)
+        callback_for = None
+        if score_every:
+            from benchmark.identity_callback import callbacks_for
+
+            shown = {"guidance_scale": plan.parameters["guidance"], "num_inference_steps": plan.parameters["steps"]}
+            make = callbacks_for(
+                opened,
+                every=score_every,
+                embedder=embedder,
+                clip_t=clip_t,
+                device=device,
+                store=store,
+                prompts=prompts or ["reid"],
+                identifier=plan.identifier,
+                seed=seed,
+                last=plan.parameters["training_steps"],
+                logger=logger or None,
+                pipeline_options=shown | {side: plan.parameters[side] for side in ("width", "height")},
+                warn=note,
+            )
+
+            def callback_for(subject: "Subject") -> "IdentityCallback":
+                folder = out.with_name(f"{out.name}-scores") / folder_of(out, subject.identity).name
+                callbacks[subject.identity] = make(subject.identity, class_word=subject.class_word, out=folder)
+                return callbacks[subject.identity]
+
+        train_adapters(
+            plan,
+            setup,
+            progress=progress,
+            warn=note,
+            checkpoint_every=checkpoint_every,
+            callback_for=callback_for,
+            callback_every=score_every,
+        )
     folders = {subject.identity: folder_of(out, subject.identity) for subject in subjects_of(plan)}
     cards = {identity: read_card(folder) for identity, folder in folders.items()}
     if as_json:
@@ -98,3 +169,6 @@ def train(
     for identity, folder in folders.items():
         card = cards[identity]
         say(f"{folder}: {identity}, loss on a fixed probe {card['probe_before']:.4f} -> {card['probe_after']:.4f}")
+        if identity in callbacks:
+            best = callbacks[identity].best()
+            say(f"  {callbacks[identity].out}: step {best.scored.step}, {best.reason}")

@@ -254,5 +254,7 @@ def _print_plans(plans: "Sequence[Plan]", as_json: bool) -> None:
         "(weights that several methods share once)"
     )
     say(f"Hours and memory: {COST_BASIS}.")
+    for name, weights in sorted(downloads.items()):
+        say(f"download {name}: {weights.gigabytes:g} GB, licence {weights.licence}")
     for name in gated:
         say(f"{name}: accept its terms at https://huggingface.co/{name}, then run hf auth login")

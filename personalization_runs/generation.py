@@ -253,7 +253,7 @@ def make_images(
     if step:
         step(len(own) - len(todo))
     if todo:
-        generator = load()  # weights that turn out to be unfit leave no folder behind
+        generator = _loaded(load, job)  # weights that turn out to be unfit leave no folder behind
         workshop.begin(job)
         details = {
             "method": job.setup.method.name,
@@ -275,6 +275,18 @@ def make_images(
     return workshop.finish(job)
 
 
+def _loaded(load: Callable[[], Generator], job: Job) -> Generator:
+    import torch
+
+    try:
+        return load()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise FinerRankError(
+            f"{job.setup.device}: not enough memory to load {job.setup.method.name}; end what else is at work "
+            "there, or take a larger device"
+        ) from None
+
+
 def _made(
     generator: Generator, todo: Sequence[Request], job: Job, warn: Callable[[str], Any]
 ) -> Iterator[tuple[Request, Made, float, int]]:
@@ -286,7 +298,7 @@ def _made(
     import torch
 
     size = min(job.batch_size, job.setup.method.max_batch or job.batch_size)
-    is_offloaded = False
+    is_offloaded = job.setup.offload
     left = list(todo)
     while left:
         batch = left[:size]

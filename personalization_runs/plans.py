@@ -237,29 +237,44 @@ def set_up(plan: Plan, *, warn: Callable[[str], Any]) -> "Setup":
         raise FinerRankError(f"{', '.join(missing)} not installed; run: pip install 'finer-rank[generate]'")
     from galleries.segmentation import resolve_device
     from personalization_runs.methods.setup import Setup
-    from personalization_runs.methods.weights import find_weights, memory_there_gb, stored_gb
+    from personalization_runs.methods.weights import find_weights, memory_there_gb, network_sizes_gb
 
     settings, method = plan.settings, plan.method
     device = resolve_device(settings.device)
     dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
     there = memory_there_gb(device)
-    needed = method.memory_gb * (2 if dtype == "float32" else 1) if plan.downloads else 0.0
-    downloads = sum(weights.gigabytes for weights in plan.downloads.values())
+    brought = [
+        size
+        for role, (place, _) in plan.weights.items()
+        for size in network_sizes_gb(Path(place), method.weights[role])
+    ]
+    share = (2 if dtype == "float32" else 1) if plan.downloads else 0
+    at_once = max(method.memory_gb * share, sum(brought))
+    may_wait = device.startswith("cuda") and method.offloaded_gb > 0
+    needed = max(method.offloaded_gb * share, max(brought, default=0.0)) if may_wait else at_once
     if needed > there:
+        downloads = sum(weights.gigabytes for weights in plan.downloads.values())
+        what = f"{method.name} needs about {needed:.0f} GB in {dtype}; nothing of its {downloads:.0f} GB was downloaded"
+        what = what if downloads else f"the weights alone fill {needed:.0f} GB"
         raise FinerRankError(
-            f"--device {device}: has {there:.0f} GB, and {method.name} needs about {needed:.0f} GB in {dtype}; nothing "
-            f"of its {downloads:.0f} GB was downloaded; take a larger device, or smaller --weights"
+            f"--device {device}: has {there:.0f} GB, and {what}; take a larger device, or smaller --weights"
         )
-    if (
-        stored := sum(stored_gb(Path(place), method.weights[role]) for role, (place, _) in plan.weights.items())
-    ) > there:
-        raise FinerRankError(
-            f"--device {device}: has {there:.0f} GB, and the weights alone fill {stored:.0f} GB; take a larger device, "
-            "or smaller --weights"
+    if at_once > there:
+        warn(
+            f"{device} has {there:.0f} GB, and {method.name} needs about {at_once:.0f} GB: networks that are not at "
+            "work wait in the computer's memory, which is slower"
         )
     weights = {
         role: find_weights(place, revision, method.weights[role]) for role, (place, revision) in plan.weights.items()
     }
     return Setup(
-        method, weights, plan.parameters, device, dtype, settings.fit, plan.adapters, settings.allow_remote_code
+        method,
+        weights,
+        plan.parameters,
+        device,
+        dtype,
+        settings.fit,
+        plan.adapters,
+        settings.allow_remote_code,
+        offload=at_once > there,
     )

@@ -79,6 +79,7 @@ class Method:
         identifier: token that stands for the individual in prompts; "" where the method needs none.
         max_batch: images at once; None for any number. 1 where the pipeline mixes what stands side by side.
         memory_gb: of the device, at the defaults and one image at once, in bfloat16.
+        offloaded_gb: the same where networks that are not at work wait in the computer's memory; 0: that cannot be.
         image_seconds, training_seconds: per image, and per identity, on `COST_BASIS`.
         training_data: what the method learned from besides base model and references.
         needs_remote_code: its repository's own code has to be run.
@@ -96,6 +97,7 @@ class Method:
     identifier: str = ""
     max_batch: int | None = None
     memory_gb: float = 0
+    offloaded_gb: float = 0
     image_seconds: float = 0
     training_seconds: float = 0
     training_data: str = "none"

@@ -33,6 +33,7 @@ METHODS = (
         weights={"base": SDXL},
         parameters={"steps": 50, "guidance": 5.0, **SQUARE, "negative_prompt": NEGATIVE_PROMPT},
         memory_gb=10,
+        offloaded_gb=8,
         image_seconds=4,
     ),
 )

@@ -141,6 +141,7 @@ METHODS = (
         uses_reference=True,
         uses_masks=True,
         memory_gb=50,
+        offloaded_gb=34,
         image_seconds=15,
         training_data="its inpainting ControlNet: 12 million images of LAION-2B and of its authors'",
     ),

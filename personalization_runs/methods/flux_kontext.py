@@ -43,6 +43,7 @@ METHODS = (
         parameters={"steps": 30, "guidance": 5.0, **SQUARE, "reference_px": 1024},
         uses_reference=True,
         memory_gb=40,
+        offloaded_gb=30,
         image_seconds=12.4,
         training_data="not published",
     ),

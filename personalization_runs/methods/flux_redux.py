@@ -81,6 +81,7 @@ METHODS = (
         parameters={"steps": 50, "guidance": 2.5, **SQUARE, "image_weight": 1.0},
         uses_reference=True,
         memory_gb=38,
+        offloaded_gb=29,
         image_seconds=11.1,
         training_data="not published; its image encoder SigLIP: WebLI",
     ),

@@ -36,6 +36,7 @@ METHODS = (
         parameters={"steps": 50, "guidance": 5.0, "strength": 0.6, **SQUARE, "negative_prompt": NEGATIVE_PROMPT},
         uses_reference=True,
         memory_gb=11,
+        offloaded_gb=8,
         image_seconds=3,
     ),
 )

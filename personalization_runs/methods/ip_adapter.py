@@ -104,7 +104,7 @@ class Generator:
         unet = self.pipeline.unet
         with torch.inference_mode():
             rows = self._embeddings([Image.new("RGB", self._input_size)], None, self.setup.device, 1, False)
-            [tokens] = unet.encoder_hid_proj(rows)
+            [tokens] = unet.encoder_hid_proj([row.to(unet.device) for row in rows])
         if tokens.shape[-1] != unet.config.cross_attention_dim:
             raise ValueError(f"tokens of {tokens.shape[-1]} values for a model of {unet.config.cross_attention_dim}")
 
@@ -120,6 +120,7 @@ def _method(name: str, summary: str, weights: Weights, memory_gb: float) -> Meth
         parameters={"steps": 50, "guidance": 5.0, "scale": 0.6, **SQUARE, "negative_prompt": NEGATIVE_PROMPT},
         uses_reference=True,
         memory_gb=memory_gb,
+        offloaded_gb=9,
         image_seconds=4.5,
         training_data="about 10 million image-text pairs of LAION-2B and COYO-700M; its image encoder: LAION-2B",
     )

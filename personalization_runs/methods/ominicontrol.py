@@ -100,6 +100,7 @@ METHODS = (
         },
         uses_reference=True,
         memory_gb=36,
+        offloaded_gb=28,
         image_seconds=2.8,
         training_data="Subjects200K: 200 000 pairs of images of one subject, made with FLUX.1",
     ),

@@ -50,6 +50,7 @@ METHODS = (
         uses_reference=True,
         max_batch=1,
         memory_gb=18,
+        offloaded_gb=12,
         image_seconds=33,
         training_data="X2I: 0.1 billion images for many tasks, subject-driven generation among them; published in part",
     ),

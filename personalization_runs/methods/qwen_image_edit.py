@@ -47,6 +47,7 @@ METHODS = (
         uses_reference=True,
         max_batch=1,
         memory_gb=65,
+        offloaded_gb=47,
         image_seconds=34,
         training_data="not published",
     ),

@@ -36,6 +36,7 @@ class Setup:
         fit: how a reference photo is brought to a square: `squash`, `crop` (the middle) or `pad` (with white).
         adapters: folder of trained adapters, one folder per identity.
         allow_remote_code: code of a repository may be run.
+        offload: networks that are not at work wait in the computer's memory.
     """
 
     method: Method
@@ -46,6 +47,7 @@ class Setup:
     fit: str = "squash"
     adapters: Path | None = None
     allow_remote_code: bool = False
+    offload: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,6 +78,9 @@ class Setup:
             pipeline.set_progress_bar_config(disable=True)
             if hasattr(pipeline, "watermark"):  # drawn where a certain package happens to be installed
                 pipeline.watermark = None
+            if self.offload:
+                pipeline.enable_model_cpu_offload(device=self.device)
+                return pipeline
             return pipeline.to(self.device)
 
     def pipeline_named(self, *kinds: type[Any], role: str = "base") -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -116,10 +117,13 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def stored_gb(folder: Path, wanted: Weights) -> float:
-    """Gigabytes that the weights of those in a folder fill which are used; 0 where there is no such folder."""
+def network_sizes_gb(folder: Path, wanted: Weights) -> list[float]:
+    """Gigabytes that the weights of each network in a folder fill which is used; none where there is no such folder."""
     paths = {path for pattern in wanted.files if pattern.endswith(".safetensors") for path in folder.glob(pattern)}
-    return sum(path.stat().st_size for path in paths) / 1e9
+    sizes: dict[Path, float] = defaultdict(float)
+    for path in paths:
+        sizes[path.parent] += path.stat().st_size / 1e9
+    return list(sizes.values())
 
 
 def memory_there_gb(device: str) -> float:

@@ -24,6 +24,7 @@ from personalization_runs.generation import Job, make_images
 from personalization_runs.methods import METHODS
 from personalization_runs.methods.base import Made, Method
 from personalization_runs.methods.setup import Setup
+from personalization_runs.methods.weights import WeightsFolder
 from personalization_runs.plans import Settings, make_plan, make_run
 from personalization_runs.prompt_sets import read_prompts
 from personalization_runs.requests import Request, plan_requests
@@ -305,3 +306,26 @@ def test_a_reference_that_was_exchanged_meanwhile_is_noticed(zoo: Path, tmp_path
     done = cli(*order, "--shard", "2/2")
     assert done.returncode == 2
     assert "other prompts or gallery" in done.stderr
+
+
+def test_a_pipeline_that_does_not_fit_at_once_is_loaded_with_its_networks_waiting(zoo: Path, tmp_path: Path) -> None:
+    class Pipeline:
+        did = ""
+
+        @classmethod
+        def from_pretrained(cls, folder: Path, **options: Any) -> "Pipeline":
+            return cls()
+
+        def set_progress_bar_config(self, **options: Any) -> None: ...
+
+        def to(self, device: str) -> "Pipeline":
+            raise torch.OutOfMemoryError("out of memory")
+
+        def enable_model_cpu_offload(self, device: str) -> None:
+            self.did = f"offloaded from {device}"
+
+    whole = job(zoo, tmp_path / "run", device="mps")
+    setup = replace(whole.setup, weights={"base": WeightsFolder(tmp_path, "weights", "1")})
+    assert replace(setup, offload=True).pipeline(Pipeline).did == "offloaded from mps"
+    with pytest.raises(FinerRankError, match="mps: not enough memory to load painter"):
+        make_images(replace(whole, setup=setup), lambda: setup.pipeline(Pipeline), warn=print)  # type: ignore[arg-type, return-value]

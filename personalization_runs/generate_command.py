@@ -80,6 +80,13 @@ def generate(
     shard: Annotated[
         str, typer.Option(help="I/N: make each N-th image, from the I-th on; the last to end completes the run.")
     ] = "1/1",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Make it in so many shards at once, by Ray: one GPU each; 0: in this process.")
+    ] = 0,
+    address: Annotated[
+        str,
+        typer.Option(help="Ray cluster of these workers, such as auto; this machine by default.", show_default=False),
+    ] = "",
     allow_remote_code: Annotated[
         bool, typer.Option("--allow-remote-code", help="Run code that the weights' repository brings (emu2).")
     ] = False,
@@ -104,9 +111,14 @@ def generate(
     from galleries.errors import FinerRankError
     from galleries.freeze import find_manifest
     from galleries.gallery import Gallery
+    from personalization_runs.cluster import make_run_on_ray
     from personalization_runs.methods import find_methods
     from personalization_runs.plans import Settings, make_plan, make_run
 
+    if workers and shard != "1/1":
+        raise FinerRankError("--workers: makes all shards; leave --shard out")
+    if address and not workers:
+        raise FinerRankError(f"--address {address}: say how many --workers there are to be")
     methods = find_methods(method)
     if model and len(methods) > 1:
         raise FinerRankError("--model: each run is named after its method; leave it out, or give one --method")
@@ -142,8 +154,11 @@ def generate(
         return
     results = []
     for plan in plans:
-        with progress_bars("images/s") as progress:
-            run = make_run(plan, progress=progress, warn=note)
+        if workers:
+            run = make_run_on_ray(plan, workers, address=address, warn=note)
+        else:
+            with progress_bars("images/s") as progress:
+                run = make_run(plan, progress=progress, warn=note)
         made = {"images": len(run.images), "refused": len(run.refused)} if run else {"images": None, "refused": None}
         results.append({"run": plan.out, "method": plan.method.name, **made})
         if as_json:

@@ -35,12 +35,12 @@ def test_without_a_browser_build_and_sizes_are_measured() -> None:
     assert "first_page_s" not in found
 
 
-def test_a_browser_measures_every_step(cli: Cli) -> None:
+def test_a_browser_measures_every_step(process: Cli) -> None:
     if not any(map(shutil.which, BROWSERS)):
         pytest.skip("no Chromium")
     pytest.importorskip("playwright")
     sizes = ("--models", "2", "--embedders", "1", "--queries", "40", "--identities", "8")
-    done = cli("bench", "board", *sizes, "--json")
+    done = process("bench", "board", *sizes, "--json")  # one process drives one browser
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("targets") == TARGETS

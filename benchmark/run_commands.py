@@ -42,9 +42,7 @@ def train(
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(
-            help="FOLDER or OWNER/NAME[@REVISION] in place of the method's own base model.", show_default=False
-        ),
+        typer.Option(help="FOLDER or OWNER/NAME@REVISION in place of the method's own base model.", show_default=False),
     ] = None,
     identifier: Annotated[
         str, typer.Option(help="Token that stands for the individual; by default the method's.", show_default=False)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from personalization_runs.methods.base import Method
     from personalization_runs.plans import Plan, Settings
+    from personalization_runs.run import Run
 
 
 def generate(
@@ -59,7 +60,7 @@ def generate(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="[ROLE=]FOLDER or [ROLE=]OWNER/NAME[@REVISION] in place of the method's own; role base by default. "
+            help="ROLE=FOLDER or ROLE=OWNER/NAME@REVISION in place of the method's own; without ROLE, base. "
             "Repeatable.",
             show_default=False,
         ),
@@ -154,6 +155,7 @@ def generate(
         return
     results = []
     for plan in plans:
+        run: Run | None
         if workers:
             run = make_run_on_ray(plan, workers, address=address, warn=note)
         else:
@@ -240,12 +242,12 @@ def _print_plans(plans: "Sequence[Plan]", as_json: bool) -> None:
     from galleries.console import print_json, print_table, say
     from personalization_runs.methods.base import COST_BASIS
 
-    downloads = {name: weights for plan in plans for name, weights in plan.downloads.items()}
-    gated = sorted(name for name, weights in downloads.items() if weights.is_gated)
+    downloads = sorted({weights for plan in plans for weights in plan.downloads.values()}, key=str)
+    gated = sorted({weights.repository for weights in downloads if weights.is_gated})
     total = {
         "images": sum(len(plan.requests) for plan in plans),
         "gpu_hours": round(sum(plan.gpu_hours for plan in plans), 2),
-        "download_gb": round(sum(weights.gigabytes for weights in downloads.values()), 1),
+        "download_gb": round(sum(weights.gigabytes for weights in downloads), 1),
         "gated": gated,
         "assumption": COST_BASIS,
     }
@@ -269,7 +271,7 @@ def _print_plans(plans: "Sequence[Plan]", as_json: bool) -> None:
         "(weights that several methods share once)"
     )
     say(f"Hours and memory: {COST_BASIS}.")
-    for name, weights in sorted(downloads.items()):
-        say(f"download {name}: {weights.gigabytes:g} GB, licence {weights.licence}")
+    for weights in downloads:
+        say(f"download {weights.repository}: {weights.gigabytes:g} GB, licence {weights.licence}")
     for name in gated:
         say(f"{name}: accept its terms at https://huggingface.co/{name}, then run hf auth login")

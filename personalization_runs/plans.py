@@ -101,6 +101,9 @@ class Plan:
         images = len(self.requests) * self.method.image_seconds * share("steps", "width", "height")
         identities = {request.identity for request in self.requests}
         training = len(identities) * self.method.training_seconds * share("training_steps")
+        if now.get("prior_weight"):  # images of each class, made once
+            n_prior = len({request.class_word for request in self.requests}) * float(now["n_prior_images"])
+            training += n_prior * self.method.image_seconds * float(now["prior_steps"]) / float(own["steps"])
         return (images + training) / 3600
 
     def as_json(self) -> dict[str, Any]:

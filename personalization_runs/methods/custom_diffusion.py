@@ -12,7 +12,7 @@ METHODS = (
         "custom-diffusion",
         "keys and values of the text are trained on the references, and on images of the class",
         Generator,
-        paper="arXiv 2212.04488",
+        paper="https://arxiv.org/abs/2212.04488",
         weights={"base": SDXL},
         parameters={
             "steps": 50,

@@ -118,7 +118,7 @@ METHODS = (
         "diptych",
         "FLUX.1-dev fills in the right panel beside the reference's subject, cut out by its mask",
         Generator,
-        paper="arXiv 2411.15466",
+        paper="https://arxiv.org/abs/2411.15466",
         weights={
             "base": FLUX_DEV,
             "controlnet": Weights(

@@ -11,7 +11,7 @@ METHODS = (
         "dreambooth",
         "all of the network is trained on the references, and on images of the class",
         Generator,
-        paper="arXiv 2208.12242",
+        paper="https://arxiv.org/abs/2208.12242",
         weights={"base": SD3},
         parameters={
             "steps": 30,
@@ -34,7 +34,7 @@ METHODS = (
         "dreambooth-lora",
         "LoRA (SDXL, SD3, FLUX) is trained on the references, and on images of the class",
         Generator,
-        paper="arXiv 2208.12242",
+        paper="https://arxiv.org/abs/2208.12242",
         weights={"base": SDXL},
         parameters={
             "steps": 50,

@@ -79,7 +79,7 @@ METHODS = (
         "emu2",
         "a language model of 37 billion parameters reads photo and prompt, a UNet decodes what it predicts",
         Generator,
-        paper="arXiv 2312.13286",
+        paper="https://arxiv.org/abs/2312.13286",
         weights={"base": Weights("BAAI/Emu2-Gen", 79, "non-commercial", files=(*Weights.files, "*.py", "*/*.py"))},
         parameters={"steps": 50, "guidance": 3.0, **SQUARE},
         uses_reference=True,

@@ -35,7 +35,7 @@ METHODS = (
         "flux-kontext",
         "an editing model that sees the reference photo beside the image it makes",
         Generator,
-        paper="arXiv 2506.15742",
+        paper="https://arxiv.org/abs/2506.15742",
         weights={
             "base": Weights("black-forest-labs/FLUX.1-Kontext-dev", 33.7, "FLUX.1 [dev] Non-Commercial", is_gated=True)
         },

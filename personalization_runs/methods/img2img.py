@@ -31,7 +31,7 @@ METHODS = (
         "img2img",
         "the reference photo, noised by a strength and painted again from the prompt",
         Generator,
-        paper="arXiv 2108.01073",
+        paper="https://arxiv.org/abs/2108.01073",
         weights={"base": SDXL},
         parameters={"steps": 50, "guidance": 5.0, "strength": 0.6, **SQUARE, "negative_prompt": NEGATIVE_PROMPT},
         uses_reference=True,

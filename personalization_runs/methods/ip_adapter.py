@@ -114,7 +114,7 @@ def _method(name: str, summary: str, weights: Weights, memory_gb: float) -> Meth
         name,
         summary,
         Generator,
-        paper="arXiv 2308.06721",
+        paper="https://arxiv.org/abs/2308.06721",
         weights={"base": SDXL, "adapter": weights},
         # As arXiv 2512.19026's code has them.
         parameters={"steps": 50, "guidance": 5.0, "scale": 0.6, **SQUARE, "negative_prompt": NEGATIVE_PROMPT},

@@ -84,7 +84,7 @@ METHODS = (
         "ominicontrol",
         "FLUX.1-schnell with the reference as further tokens, read through a LoRA for subjects",
         Generator,
-        paper="arXiv 2411.15098",
+        paper="https://arxiv.org/abs/2411.15098",
         weights={
             "base": Weights("black-forest-labs/FLUX.1-schnell", 33.7, "Apache-2.0", is_gated=True),
             "lora": Weights("Yuanshi/OminiControl", 0.03, "Apache-2.0", files=(LORA,)),

@@ -43,7 +43,7 @@ METHODS = (
         "omnigen",
         "one transformer for text and pictures, with the reference photo in its prompt",
         Generator,
-        paper="arXiv 2409.11340",
+        paper="https://arxiv.org/abs/2409.11340",
         weights={"base": Weights("Shitao/OmniGen-v1-diffusers", 7.7, "MIT")},
         # The pipeline's own; its negative prompt is built in.
         parameters={"steps": 50, "guidance": 2.5, "image_guidance": 1.6, **SQUARE, "reference_px": 1024},

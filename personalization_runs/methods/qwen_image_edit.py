@@ -40,7 +40,7 @@ METHODS = (
         "qwen-image-edit",
         "an editing model: the prompt as instruction, the reference photo as the picture to edit",
         Generator,
-        paper="arXiv 2508.02324",
+        paper="https://arxiv.org/abs/2508.02324",
         weights={"base": Weights("Qwen/Qwen-Image-Edit-2509", 57.7, "Apache-2.0")},
         # As the model's authors have them. Without a negative prompt, if only a blank, there would be no guidance.
         parameters={"steps": 40, "guidance": 4.0, **SQUARE, "negative_prompt": " "},

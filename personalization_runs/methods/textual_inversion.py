@@ -11,7 +11,7 @@ METHODS = (
         "textual-inversion",
         "vectors of a new word are trained on the references (Stable Diffusion, SDXL, FLUX)",
         Generator,
-        paper="arXiv 2208.01618",
+        paper="https://arxiv.org/abs/2208.01618",
         weights={"base": SDXL},
         parameters={
             "steps": 50,

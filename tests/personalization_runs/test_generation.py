@@ -329,3 +329,23 @@ def test_a_pipeline_that_does_not_fit_at_once_is_loaded_with_its_networks_waitin
     assert replace(setup, offload=True).pipeline(Pipeline).did == "offloaded from mps"
     with pytest.raises(FinerRankError, match="mps: not enough memory to load painter"):
         make_images(replace(whole, setup=setup), lambda: setup.pipeline(Pipeline), warn=print)  # type: ignore[arg-type, return-value]
+
+
+def test_other_files_of_one_repository_are_other_downloads(zoo: Path, tmp_path: Path, cli: Cli) -> None:
+    order = ["run", "generate", "-g", zoo, "--prompts", "reid", "--dry-run", "--out", tmp_path / "runs", "--json"]
+    told = json.loads(cli(*order, "-m", "ip-adapter", "-m", "ip-adapter-plus").stdout)
+    adapters = [METHODS[name].weights["adapter"].gigabytes for name in ("ip-adapter", "ip-adapter-plus")]
+    base = METHODS["ip-adapter"].weights["base"].gigabytes
+    assert told["total"]["download_gb"] == pytest.approx(sum(adapters) + base)
+
+
+def test_training_and_images_of_the_class_are_part_of_the_cost(zoo: Path, tmp_path: Path) -> None:
+    def hours(*parameters: str) -> float:
+        settings = Settings(["reid"], parameters=parameters)
+        return make_plan(Gallery.open(zoo), METHODS["dreambooth"], settings, tmp_path / "run").gpu_hours
+
+    method = METHODS["dreambooth"]
+    images, training = 20 * method.image_seconds, 2 * method.training_seconds
+    assert hours() * 3600 == pytest.approx(images + training + 100 * method.image_seconds)  # both are of one class
+    assert hours("training_steps=400") * 3600 == pytest.approx(images + training / 2 + 100 * method.image_seconds)
+    assert hours("prior_weight=0") * 3600 == pytest.approx(images + training)

@@ -84,7 +84,10 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            print("finer-rank: stopped; embeddings and masks made so far are kept", file=sys.stderr)
+            print(
+                "finer-rank: stopped; embeddings, masks, images and adapters made so far are kept",
+                file=sys.stderr,
+            )
         raise
     except BrokenPipeError:
         sys.stderr.close()

@@ -97,6 +97,7 @@ def train(
     from personalization_runs.plans import Settings, make_plan, set_up
     from personalization_runs.training import read_card, train_adapters
     from personalization_runs.training.cards import folder_of, subjects_of
+    from personalization_runs.training.recipe import Recipe
 
     if bool(score_every) != bool(embedder) or (not score_every and (clip_t or prompts or logger)):
         raise FinerRankError(
@@ -121,14 +122,15 @@ def train(
     )
     opened = Gallery.open(gallery)
     plan = make_plan(opened, found, settings, out)
+    Recipe.of(plan.parameters, dtype)  # what nothing can be trained with is refused before anything is fetched
     callbacks: dict[str, IdentityCallback] = {}
     with progress_bars("steps/s") as progress:
-        setup = set_up(plan, warn=note)
         callback_for = None
         if score_every:
             from benchmark.identity_callback import callbacks_for
 
             shown = {"guidance_scale": plan.parameters["guidance"], "num_inference_steps": plan.parameters["steps"]}
+            same = ("width", "height", "negative_prompt")
             make = callbacks_for(
                 opened,
                 every=score_every,
@@ -141,7 +143,7 @@ def train(
                 seed=seed,
                 last=plan.parameters["training_steps"],
                 logger=logger or None,
-                pipeline_options=shown | {side: plan.parameters[side] for side in ("width", "height")},
+                pipeline_options=shown | {name: plan.parameters[name] for name in same if name in plan.parameters},
                 warn=note,
             )
 
@@ -150,6 +152,12 @@ def train(
                 callbacks[subject.identity] = make(subject.identity, class_word=subject.class_word, out=folder)
                 return callbacks[subject.identity]
 
+            for subject in subjects_of(plan):  # what is wrong with any is said before anything is downloaded or trained
+                if not folder_of(out, subject.identity).is_dir():
+                    callback_for(subject)
+            callbacks.clear()
+
+        setup = set_up(plan, warn=note)
         train_adapters(
             plan,
             setup,
@@ -167,6 +175,6 @@ def train(
     for identity, folder in folders.items():
         card = cards[identity]
         say(f"{folder}: {identity}, loss on a fixed probe {card['probe_before']:.4f} -> {card['probe_after']:.4f}")
-        if identity in callbacks:
+        if identity in callbacks and callbacks[identity].curve.steps:
             best = callbacks[identity].best()
             say(f"  {callbacks[identity].out}: step {best.scored.step}, {best.reason}")

@@ -210,10 +210,16 @@ def refuse_existing(out: Path) -> None:
     """Refuse to write where something is, before anything long is begun.
 
     Raises:
-        FinerRankError: `out` exists, and is no empty folder.
+        FinerRankError: `out` exists, and is no empty folder; or no folder can have that name.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    try:
+        is_there = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise FinerRankError(f"{out}: {error.strerror}; give another --out") from None
+    if is_there:
         raise FinerRankError(f"{out}: exists already; give another --out, or remove it first")
+    if out.name in ("", ".."):  # nothing can be moved there
+        raise FinerRankError(f"{out}: is no name of a new folder; give another --out")
 
 
 @contextmanager

@@ -112,6 +112,7 @@ def generate(
     from galleries.errors import FinerRankError
     from galleries.freeze import find_manifest
     from galleries.gallery import Gallery
+    from galleries.image_set import refuse_inside
     from personalization_runs.cluster import make_run_on_ray
     from personalization_runs.methods import find_methods
     from personalization_runs.plans import Settings, make_plan, make_run
@@ -146,6 +147,7 @@ def generate(
         opened = Gallery(manifest.card, manifest.photos, gallery)
     else:
         opened = Gallery.open(gallery)
+    refuse_inside(out, gallery)
     plans = [
         make_plan(opened, own, _meant_for(own, methods, settings), out / own.name if len(methods) > 1 else out)
         for own in methods
@@ -233,7 +235,7 @@ def _shard(text: str) -> tuple[int, int]:
     from galleries.errors import FinerRankError
 
     part, _, of = text.partition("/")
-    if not (part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
+    if not (part.isdecimal() and of.isdecimal() and len(part + of) < 20 and 1 <= int(part) <= int(of)):
         raise FinerRankError(f"--shard {text}: write I/N, such as 1/4 for the first of four")
     return int(part), int(of)
 

@@ -91,6 +91,8 @@ class Workshop:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.folder = out.parent / f".{out.name}.generating"
+        self.run = self.folder / "run"
+        self._whole: dict[str, dict[str, Any]] = {}  # notes of images whose digest this process has seen to be right
 
     def begin(self, job: Job, *, is_to_be_made: bool = True) -> None:
         """Make the folder, or go on in one of the same run.
@@ -104,15 +106,16 @@ class Workshop:
         refuse_existing(self.out)
         plan = json.loads(json.dumps({**job.facts, "requests_sha256": job.requests_sha256}))
         path = self.folder / "plan.json"
-        if not path.is_file():
-            if is_to_be_made:
-                with _writing(self.folder):
-                    self.folder.mkdir(parents=True, exist_ok=True)
+        with _writing(self.folder):
+            if not path.is_file():
+                if is_to_be_made:
+                    (self.folder / "partial").mkdir(parents=True, exist_ok=True)
                     self._put(path, json.dumps(plan, indent=1).encode())
-            return
+                return
+            content = path.read_bytes()
         try:
-            begun = json.loads(path.read_bytes())
-        except ValueError:
+            begun = dict(json.loads(content))
+        except (ValueError, TypeError):
             raise FinerRankError(f"{path}: damaged; remove the folder {self.folder}, and start again") from None
         other = [key for key in {**plan, **begun} if plan.get(key) != begun.get(key)]
         if other:
@@ -125,9 +128,13 @@ class Workshop:
 
     def note_of(self, request: Request) -> dict[str, Any] | None:
         """What is known of an image that is there, whole; None where it has to be made."""
+        known = self._whole.get(request.file_name)
+        if known and (known["refused"] or self._image(request).is_file()):
+            return known
         try:
             note: dict[str, Any] = json.loads(self._note(request).read_bytes())
             if note["refused"] or sha256_of(self._image(request).read_bytes()) == note["sha256"]:
+                self._whole[request.file_name] = note
                 return note
         except (OSError, ValueError, KeyError, TypeError):
             pass
@@ -148,6 +155,7 @@ class Workshop:
                 self._put(self._image(request), buffer.getvalue())
                 note["sha256"] = sha256_of(buffer.getvalue())
             self._put(self._note(request), json.dumps(note).encode())
+        self._whole[request.file_name] = note
 
     def finish(self, job: Job) -> Run:
         """Write card and tables, and move the run to `out`, where another process has not done so.
@@ -162,16 +170,17 @@ class Workshop:
                 f"{self.out}: every image was refused ({self._refusal(job.requests[0])}), so that there is no run; try "
                 f"other prompts, --weights or --dtype, with another --out, or remove the folder {self.folder}"
             )
-        with _writing(self.folder), FileLock(self.folder.with_name(f"{self.folder.name}.lock")):
-            if self.folder.is_dir():
+        with _writing(self.folder), FileLock(self.folder / "lock"):
+            if self.run.is_dir():
                 self._write_tables(job)
-                for name in ("notes", "partial"):
-                    shutil.rmtree(self.folder / name)
-                (self.folder / "plan.json").unlink()
                 if self.out.exists():
                     self.out.rmdir()
-                self.folder.rename(self.out)
-        self.folder.with_name(f"{self.folder.name}.lock").unlink(missing_ok=True)
+                self.run.rename(self.out)  # at once: a kill before it loses no note
+        return self.completed()
+
+    def completed(self) -> Run:
+        """The run that is in its place, without what its making has left beside it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         return Run.open(self.out)
 
     def _write_tables(self, job: Job) -> None:
@@ -196,13 +205,13 @@ class Workshop:
                 images.append(values_of(row))
             details.append({"file_name": request.file_name, **{k: str(v) for k, v in note.items() if k != "sha256"}})
         columns = [column for column in values_of(row) if any(image[column] for image in images)]
-        write_csv(self.folder / "metadata.csv", columns, [
+        write_csv(self.run / "metadata.csv", columns, [
             {column: image[column] for column in columns} for image in images
         ])  # fmt: skip
         if refused:
-            write_csv(self.folder / REFUSED_NAME, RefusedImage.columns(), refused)
-        write_csv(self.folder / DETAILS_NAME, list(details[0]), details)
-        write_card(self.folder / CARD_NAME, replace(job.card, parameters=job.facts | dict(job.card.parameters)))
+            write_csv(self.run / REFUSED_NAME, RefusedImage.columns(), refused)
+        write_csv(self.run / DETAILS_NAME, list(details[0]), details)
+        write_card(self.run / CARD_NAME, replace(job.card, parameters=job.facts | dict(job.card.parameters)))
 
     def _refusal(self, request: Request) -> str:
         """Why there is no image; "" where there is one, or it is not made yet."""
@@ -210,7 +219,7 @@ class Workshop:
         return note["refused"] if note else ""
 
     def _image(self, request: Request) -> Path:
-        return self.folder / request.file_name
+        return self.run / request.file_name
 
     def _note(self, request: Request) -> Path:
         return self.folder / "notes" / f"{request.file_name}.json"
@@ -218,7 +227,6 @@ class Workshop:
     def _put(self, path: Path, content: bytes) -> None:
         """Write a file whole, or not at all; what a kill leaves of it is not among the images."""
         partial = self.folder / "partial" / f"{platform.node()}-{os.getpid()}"
-        partial.parent.mkdir(exist_ok=True)
         partial.write_bytes(content)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(path)
@@ -267,7 +275,12 @@ def make_images(
             own_details = {"batch_size": batch_size, "seconds": f"{seconds:.3f}"}
             if adapters:
                 own_details["adapter_sha256"] = adapters[request.identity]
-            workshop.add(request, made, details | own_details)
+            try:
+                workshop.add(request, made, details | own_details)
+            except FinerRankError:
+                if not (job.out / CARD_NAME).is_file():
+                    raise
+                return workshop.completed()  # by another process that made the same images
             if step:
                 step(1)
     if n_parts > 1 and any(workshop.note_of(request) is None for request in job.requests):
@@ -324,6 +337,14 @@ def _made(
                     "choose a smaller --set width and height, or a larger device"
                 ) from None
             continue
+        except FinerRankError:
+            raise
+        except Exception as error:  # pipelines raise many kinds, of parameters that they cannot be called with
+            said = " ".join(str(error).split())[:300]
+            raise FinerRankError(
+                f"{job.setup.method.name}: its pipeline stopped ({type(error).__name__}: {said}); images made so far "
+                "are kept; mend --set, --weights or --device"
+            ) from error
         seconds = (time.perf_counter() - began) / len(batch)
         for request, made in zip(batch, results[: len(batch)], strict=True):
             yield request, made, seconds, size

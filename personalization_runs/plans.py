@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from galleries.errors import FinerRankError
 from galleries.gallery import Gallery
 from galleries.image_set import refuse_existing
+from galleries.tables import is_utf8
 from personalization_runs.methods.base import Method, Parameter, Weights
 from personalization_runs.prompt_sets import PLAIN, Prompt, class_words, read_prompts
 from personalization_runs.requests import Request, plan_requests
@@ -136,10 +137,18 @@ def make_plan(gallery: Gallery, method: Method, settings: Settings, out: Path) -
         raise FinerRankError(f"--identifier {settings.identifier}: {method.name} knows its subject without a token")
     if settings.adapters and not method.training:
         raise FinerRankError(f"--adapters: {method.name} trains nothing; leave it out")
+    about = settings.about.values()
+    for text in [*settings.prompts, *settings.class_words, *settings.parameters, *settings.weights, *about]:
+        if not is_utf8(text):  # tables and card could not be written in the end
+            raise FinerRankError(f"{text}: not UTF-8; write it so")
     from personalization_runs.methods.weights import chosen_weights
 
     identifier = settings.identifier or method.identifier
-    prompts = read_prompts(settings.prompts) if settings.prompts else (PLAIN,)
+    try:
+        weights = chosen_weights(method, settings.weights)
+        prompts = read_prompts(settings.prompts) if settings.prompts else (PLAIN,)
+    except OSError as error:  # no folder can have that name, or nobody may look
+        raise FinerRankError(f"{error.filename}: {error.strerror}; check --prompts and --weights") from None
     requests = plan_requests(
         gallery,
         prompts,
@@ -158,7 +167,7 @@ def make_plan(gallery: Gallery, method: Method, settings: Settings, out: Path) -
         prompts,
         requests,
         method.parameters_with(settings.parameters),
-        chosen_weights(method, settings.weights),
+        weights,
         identifier,
     )
 

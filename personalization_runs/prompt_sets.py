@@ -100,9 +100,10 @@ def _read(name: str) -> list[Prompt]:
 def prompt_faults(where: str, prompt: Prompt) -> list[Fault]:
     """What is wrong with a prompt."""
     faults = []
-    if not re.fullmatch(r"\w[\w.-]{0,63}", prompt.prompt_id):
+    if not re.fullmatch(r"\w[\w.-]{0,63}", prompt.prompt_id) or len(prompt.prompt_id.encode()) > 200:
         what = f"prompt_id {prompt.prompt_id!r}"
-        faults.append(Fault(where, what, "write letters, digits, - and _: it becomes a part of file names"))
+        remedy = "write at most 64 letters, digits, - and _: it becomes a part of file names"
+        faults.append(Fault(where, what, remedy))
     if prompt.template.count(PLACEHOLDER) != 1:
         count = "no" if PLACEHOLDER not in prompt.template else "more than one"
         what = f"{count} placeholder in prompt {prompt.template!r}"
@@ -129,13 +130,20 @@ def _dreambench_plus(captions: Path) -> list[Prompt]:
     """
     prompts, faults = [], []
     for path in sorted(captions.glob("*/*.txt")):
-        subject, *texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        where = f"{path.parent.name}/{path.name}"
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            subject, *texts = [line.strip() for line in lines if line.strip()]
+        except (OSError, ValueError) as error:
+            what = f"not UTF-8 ({error})" if isinstance(error, UnicodeDecodeError) else "empty, or cannot be read"
+            faults.append(Fault(where, what, "bring the file as it is distributed"))
+            continue
         for number, text in enumerate(texts):
             template = re.sub(rf"\b{re.escape(subject)}\b", PLACEHOLDER, text, count=1, flags=re.IGNORECASE)
             realism, style = _DREAMBENCH_PLUS[number] if number < len(_DREAMBENCH_PLUS) else ("", "")
             prompt = Prompt(str(number), template, realism, style, path.parent.name, f"*_{path.stem}_*")
             prompts.append(prompt)
-            faults += prompt_faults(f"{path.parent.name}/{path.name}", prompt)
+            faults += prompt_faults(where, prompt)
     raise_if_any(str(captions), faults)
     return prompts
 

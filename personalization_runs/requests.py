@@ -97,7 +97,7 @@ def plan_requests(
             faults.append(Fault(where, f"no prompt is for it or its category {category!r}", "add prompts"))
         if len({prompt.prompt_id.lower() for prompt in own}) < len(own):
             faults.append(Fault(where, "two prompts of one prompt_id are for it", "give each prompt its own id"))
-        folder = free_name(f"images/{category}/{identity}/x", taken).rpartition("/")[0]
+        folder = free_name("/".join(["images", *(name.replace("/", "_") for name in (category, identity))]), taken)
         for prompt in own:
             for number in range(n_images):
                 chosen = _hash(seed, identity, prompt.prompt_id, number, "reference")

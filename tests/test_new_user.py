@@ -165,4 +165,4 @@ def test_a_stopped_evaluation_says_that_it_can_go_on(tmp_path: Path, photo: Draw
     finally:
         process.kill()
     assert process.returncode == 130
-    assert errors.splitlines() == ["finer-rank: stopped; embeddings and masks made so far are kept"]
+    assert errors.splitlines() == ["finer-rank: stopped; embeddings, masks, images and adapters made so far are kept"]

@@ -17,6 +17,9 @@ Parameter = int | float | str
 NEGATIVE_PROMPT = "blurry, low quality, low resolution, deformed, drawing, animation, text, cropped, subject cut off"
 """Where a method's negative prompt is alive; what arXiv 2512.19026's code wishes away, in our words."""
 
+MAX_WHOLE = 1_000_000
+"""Of parameters that are whole numbers: beyond it stands a slip, which no pipeline survives."""
+
 COST_BASIS = "one H200 at 400 TFLOP/s sustained (40 % of its bfloat16 peak), from counted operations; not measured"
 """What hours and gigabytes of memory in the table stand on; see docs/generation.md."""
 
@@ -121,8 +124,8 @@ class Method:
             except ValueError:
                 raise FinerRankError(f"--set {assignment}: {name} is no {kind.__name__}; such as {known}") from None
             value = parameters[name]
-            if isinstance(value, int) and value < 1:
-                raise FinerRankError(f"--set {assignment}: must be at least 1")
+            if isinstance(value, int) and not 1 <= value <= MAX_WHOLE:
+                raise FinerRankError(f"--set {assignment}: must be at least 1, at most {MAX_WHOLE}")
             if isinstance(value, float) and not 0 <= value < float("inf"):
                 raise FinerRankError(f"--set {assignment}: must be 0 or more")
             if name in SQUARE and int(parameters[name]) % 16:  # pipelines of FLUX's kind would round it down

@@ -69,6 +69,7 @@ class Generator:
                     dtype=self.setup.torch_dtype,
                     trust_remote_code=self.setup.allow_remote_code,
                     local_files_only=True,
+                    use_safetensors=True,
                     **variant_of(folder),
                 )
         return parts

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from galleries.errors import FinerRankError
 from personalization_runs.methods.base import NEGATIVE_PROMPT, SDXL, SQUARE, Made, Method
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ class Generator:
     def __init__(self, setup: "Setup") -> None:
         from diffusers import AutoPipelineForImage2Image
 
+        strength, steps = float(setup.parameters["strength"]), int(setup.parameters["steps"])
+        if int(steps * strength) < 1 or strength > 1:  # as the pipelines count them
+            raise FinerRankError(f"--set strength={strength:g}: must be 1/steps ({1 / steps:g}) to 1")
         self.setup = setup
         self.pipeline = setup.pipeline(AutoPipelineForImage2Image)
 

@@ -28,6 +28,8 @@ class Generator:
         adapter, encoder = (PurePosixPath(name) for name in setup.method.weights["adapter"].files[:2])
         with loading(f"--weights adapter={folder}", f"{adapter} cannot be put into the base model"):
             self._compare_layers(folder / adapter)
+            if not list((folder / encoder.parent).glob("*.safetensors")):  # a pickle would do for the library
+                raise ValueError(f"{encoder.parent} has no weights in safetensors")
             self.pipeline.load_ip_adapter(
                 str(folder),
                 subfolder=str(adapter.parent),

@@ -73,7 +73,12 @@ class Setup:
         folder = self.weights[role]
         with loading(f"--weights {role}={folder.path}", f"no {kind.__name__} can be made of it"):
             pipeline = kind.from_pretrained(
-                folder.path, dtype=self.torch_dtype, local_files_only=True, **variant_of(folder.path), **components
+                folder.path,
+                dtype=self.torch_dtype,
+                local_files_only=True,
+                use_safetensors=True,  # and no pickle in their place
+                **variant_of(folder.path),
+                **components,
             )
             pipeline.set_progress_bar_config(disable=True)
             if hasattr(pipeline, "watermark"):  # drawn where a certain package happens to be installed

@@ -61,7 +61,9 @@ def find_weights(place: str, revision: str, wanted: Weights) -> WeightsFolder:
     import huggingface_hub
     from huggingface_hub.constants import ENDPOINT
 
-    folder = Path(place).expanduser()
+    folder = Path(place)
+    with contextlib.suppress(RuntimeError):  # nobody's home
+        folder = folder.expanduser()
     if folder.is_dir():
         return WeightsFolder(folder, folder.resolve().name, _digest(folder))
     instead = "--weights [ROLE=]FOLDER"
@@ -109,11 +111,15 @@ def _is_whole(folder: Path, wanted: Weights) -> bool:
 def _digest(folder: Path) -> str:
     """Beginning of the SHA-256 over all files that decide what a model computes."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        if path.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model", ".py", ".bin"):
-            with path.open("rb") as file:
-                name = path.relative_to(folder).as_posix()
-                digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+            if path.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model", ".py", ".bin"):
+                with path.open("rb") as file:
+                    name = path.relative_to(folder).as_posix()
+                    line = f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n"
+                    digest.update(line.encode(errors="surrogateescape"))
+    except OSError as error:
+        raise FinerRankError(f"--weights {error.filename or folder}: {error.strerror}; mend that file") from None
     return digest.hexdigest()[:12]
 
 

@@ -45,7 +45,8 @@ def train_adapters(
     Args:
         checkpoint_every: steps; never where 0.
         callback_for: makes what is called before the first step of an identity, after each `callback_every` steps and
-            after the last, with the number of steps done and the pipeline, ready to make images.
+            after the last, with the number of steps done and the pipeline, ready to make images. After a kill, steps
+            may be called again.
 
     Raises:
         FinerRankError: an adapter, or a training that was begun, is of other settings than are asked; of memory and
@@ -55,9 +56,7 @@ def train_adapters(
 
     adapters = setup.adapters
     assert adapters is not None, "of a method that trains, set_up names a folder"
-    recipe = Recipe.of(setup.parameters)
-    if setup.dtype == "float16":
-        raise FinerRankError("--dtype float16: gradients vanish in it; train in bfloat16 or float32")
+    recipe = Recipe.of(setup.parameters, setup.dtype)
     subjects = subjects_of(plan)
     asked = {subject.identity: asked_of(plan, setup, subject) for subject in subjects}
     missing = []
@@ -66,15 +65,20 @@ def train_adapters(
         if folder.is_dir():
             refuse_other(folder, read_card(folder), asked[subject.identity], "an adapter")
             shutil.rmtree(_work_of(folder), ignore_errors=True)
+        elif folder.exists():
+            raise FinerRankError(f"{folder}: is no folder; remove it, or name another folder for adapters")
         else:
             _refuse_other_work(_work_of(folder), asked[subject.identity], setup)
             missing.append(subject)
     if not missing:
         return
+    from personalization_runs.methods.setup import rgb
     from personalization_runs.training.files import writing
     from personalization_runs.training.school import School
     from personalization_runs.training.trainer import repeatable
 
+    for photo in (photo for subject in missing for photo in subject.photos):
+        rgb(photo)  # one that cannot be used is named before anything is trained
     with repeatable(setup.device), writing(adapters):
         adapters.mkdir(parents=True, exist_ok=True)
         school = School(plan, setup, recipe, missing, progress, keeps_encoders=callback_for is not None)
@@ -122,7 +126,8 @@ def _refuse_other_work(work: Path, asked: dict[str, Any], setup: "Setup") -> Non
     if path.is_file():
         try:
             begun = json.loads(path.read_bytes())
-        except ValueError:
+            assert isinstance(begun, dict)
+        except (ValueError, AssertionError):
             raise FinerRankError(f"{path}: damaged; remove the folder {work}, and train again") from None
         refuse_other(work, begun, asked | {"dtype": setup.dtype}, "a training, not ended,")
 

@@ -137,6 +137,8 @@ class Vectors(Adapter):
         self.words: dict[str, tuple[Any, Any]] = {}
         for component, tokenizer_name, name in family.encoders:
             encoder, tokenizer = getattr(pipeline, component), getattr(pipeline, tokenizer_name)
+            if n_vectors > (most := tokenizer.model_max_length // 2):
+                raise FinerRankError(f"--set n_vectors={n_vectors}: leaves no room for prompts; at most {most}")
             words = [word, *(f"{word}_{i}" for i in range(1, n_vectors))]
             if tokenizer.add_tokens(words) != n_vectors:
                 raise FinerRankError(f"--identifier {word}: is a word of the text encoder already; write another")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galleries.errors import FinerRankError
-from galleries.images import read_image_bytes, sha256_of
+from galleries.images import BadImage, read_image_bytes, sha256_of
 
 if TYPE_CHECKING:
     from galleries.gallery import Photo
@@ -63,8 +63,15 @@ def asked_of(plan: "Plan", setup: "Setup", subject: Subject) -> dict[str, Any]:
         "seed": plan.settings.seed,
         "fit": setup.fit,
         "parameters": {name: value for name, value in setup.parameters.items() if name not in OF_IMAGES},
-        "photos": {photo.file_name: sha256_of(read_image_bytes(photo.path)) for photo in subject.photos},
+        "photos": {photo.file_name: _digest_of(photo) for photo in subject.photos},
     }
+
+
+def _digest_of(photo: "Photo") -> str:
+    try:
+        return sha256_of(read_image_bytes(photo.path))
+    except BadImage as error:
+        raise FinerRankError(f"{photo.path}: {error}") from None
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -77,7 +84,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_bytes())
         assert isinstance(card["weights_sha256"], str)
+        assert isinstance(card["probe_before"], float)
+        assert isinstance(card["probe_after"], float)
     except FileNotFoundError:
+        if folder.is_dir():
+            raise FinerRankError(f"{folder}: holds no adapter; remove it, or name another folder") from None
         raise FinerRankError(f"{folder}: no trained adapter; train it with finer-rank run train") from None
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         raise FinerRankError(f"{path}: damaged; remove the folder {folder}, and train again") from None

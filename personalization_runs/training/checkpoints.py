@@ -44,14 +44,14 @@ def read_checkpoint(folder: Path, adapter: "Adapter", optimizer: "torch.optim.Op
     if not path.is_file():
         return []
     tensors, _ = read_safetensors(path)
-    losses: list[float] = tensors.pop("losses").tolist()
     try:
+        losses: list[float] = tensors.pop("losses").tolist()
         for name, parameter in adapter.trained.items():
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(len(losses))),
-                **{moment: tensors.pop(f"{moment}/{name}").to(parameter.device) for moment in MOMENTS},
-            }
-    except KeyError:
+            moments = {moment: tensors.pop(f"{moment}/{name}").to(parameter.device) for moment in MOMENTS}
+            if any(moment.shape != parameter.shape for moment in moments.values()):
+                raise ValueError
+            optimizer.state[parameter] = {"step": torch.tensor(float(len(losses))), **moments}
+    except (KeyError, ValueError):
         raise FinerRankError(f"{path}: damaged; remove the folder {folder}, and train again") from None
     adapter.put({name.removeprefix("value/"): tensor for name, tensor in tensors.items()}, path)
     return losses

@@ -29,10 +29,12 @@ class Recipe:
     prior_steps: int = 0
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Parameter]) -> "Recipe":
+    def of(cls, parameters: Mapping[str, Parameter], dtype: str) -> "Recipe":
         """Raises:
-        FinerRankError: a number that nothing can be trained with.
+        FinerRankError: a number, or a type of numbers, that nothing can be trained with.
         """
+        if dtype == "float16":
+            raise FinerRankError("--dtype float16: gradients vanish in it; train in bfloat16 or float32")
         recipe = cls(
             int(parameters["training_steps"]),
             float(parameters["learning_rate"]),

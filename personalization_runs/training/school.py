@@ -18,7 +18,7 @@ from personalization_runs.training.files import digest_of, put, write_safetensor
 from personalization_runs.training.pictures import Pictures, class_images
 from personalization_runs.training.randomness import drawn_from
 from personalization_runs.training.recipe import Recipe
-from personalization_runs.training.trainer import Callback, Lesson, train
+from personalization_runs.training.trainer import Callback, Lesson, refuse_no_number, train
 
 if TYPE_CHECKING:
     from galleries.console import Progress
@@ -111,6 +111,7 @@ class School:
                 callback_every=callback_every,
             )
             after = lesson.probe()
+        refuse_no_number(after, recipe.steps)
         self._write(folder / "adapter", asked, before, after, losses)
 
     def _write(self, folder: Path, asked: dict[str, Any], before: float, after: float, losses: list[float]) -> None:

@@ -119,8 +119,13 @@ def train(
     losses = read_checkpoint(folder, adapter, optimizer)
     if step:
         step(len(losses))
-    if callback and not losses:
-        _call(callback, lesson, 0)
+
+    def is_due() -> bool:
+        n_done = len(losses)
+        return n_done in (0, recipe.steps) or (callback_every > 0 and n_done % callback_every == 0)
+
+    if callback and is_due():  # a kill may have come between this step's checkpoint and its call
+        _call(callback, lesson, len(losses))
     while len(losses) < recipe.steps:
         try:
             with lesson.computing():
@@ -135,15 +140,19 @@ def train(
             ) from None
         optimizer.zero_grad(set_to_none=True)
         losses.append(float(loss))
-        if not math.isfinite(losses[-1]):
-            raise FinerRankError(f"step {len(losses)}: the loss is no number; choose a lower --set learning_rate")
+        refuse_no_number(losses[-1], len(losses))
         if checkpoint_every and len(losses) % checkpoint_every == 0 and len(losses) < recipe.steps:
             write_checkpoint(folder, adapter, optimizer, losses)
-        if callback and (len(losses) == recipe.steps or (callback_every and len(losses) % callback_every == 0)):
+        if callback and is_due():
             _call(callback, lesson, len(losses))
         if step:
             step(1)
     return losses
+
+
+def refuse_no_number(loss: float, n_steps: int) -> None:
+    if not math.isfinite(loss):
+        raise FinerRankError(f"step {n_steps}: the loss is no number; choose a lower --set learning_rate")
 
 
 def _call(callback: Callback, lesson: Lesson, n_steps: int) -> None:

@@ -104,7 +104,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "narrower layers": (narrow_the_layers, ("a model with other layers",)),
     "narrower tokens": (narrow_the_tokens, ("do not fit", "32 values for a model of 64")),
     "no projection": (lose_the_projection, ("it has no image projection",)),
-    "no encoder": (lambda folder: shutil.rmtree(folder / ENCODER), ("no file named",)),
+    "no encoder": (lambda folder: shutil.rmtree(folder / ENCODER), ("has no weights in safetensors",)),
     "another's encoder": (exchange_the_encoder, (ENCODER, "do not fit")),
 }
 
@@ -154,3 +154,24 @@ def test_sizes_that_the_models_would_change(sound: Callable[[str], Path], zoo: P
     assert not lacking(line, "--set width=40: must be a multiple of 16")
     line = refused(zoo, tmp_path / "run", "flux2", "reference_px=32", base=sound("kontext"))
     assert not lacking(line, "--set reference_px=32: must be at least 64")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "image_encoder"])
+def test_pickles_are_not_read_in_place_of_safetensors(
+    sound: Callable[[str], Path], zoo: Path, tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {"base": sound("sdxl"), "adapter": sound("ip-adapters")}
+    role, where = ("adapter", f"sdxl_models/{part}") if part == "image_encoder" else ("base", part)
+    folders[role] = Path(shutil.copytree(folders[role], tmp_path / "pickled"))
+    [path] = (folders[role] / where).glob("*.safetensors")
+    name = "diffusion_pytorch_model.bin" if part == "unet" else "pytorch_model.bin"
+    torch.save(load_file(path), path.with_name(name))
+    path.unlink()
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle was read")
+
+    monkeypatch.setattr(torch, "load", load)
+    line = refused(zoo, tmp_path / "run", "ip-adapter", "width=32", "height=32", **folders)
+    assert not lacking(line, f"--weights {role}={folders[role]}", "safetensors")
+    assert "pickle was read" not in line

@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock
 from handmade import Cli, Refusal
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny.flux import save_flux
 from tiny.sd import save_sd
 from tiny.sd3 import save_sd3
@@ -183,6 +184,87 @@ def test_a_training_that_was_begun_with_other_settings_is_refused(dogs: Path, sa
         file.write(b" ")
     with pytest.raises(FinerRankError, match="is not what"):
         images(*begun)
+
+
+def test_a_step_whose_call_a_kill_prevented_is_called_again(dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    plan, setup = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=5")
+    called: list[int] = []
+
+    def die_at(last: int) -> Callable[[int, Any], None]:
+        def call(step: int, pipeline: Any) -> None:
+            if step == last:
+                raise KeyboardInterrupt
+            called.append(step)
+
+        return call
+
+    every = {"checkpoint_every": 2, "callback_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train_adapters(plan, setup, warn=print, callback_for=lambda subject: die_at(2), **every)  # type: ignore[arg-type]
+    train_adapters(plan, setup, warn=print, callback_for=lambda subject: die_at(-1), **every)  # type: ignore[arg-type]
+    assert called == [0, 2, 4, 5]
+
+
+CARD = {"weights_sha256": "0", "probe_before": 1.0, "probe_after": 1.0}
+LEFT: dict[str, tuple[str, bytes, str]] = {
+    "a card that is no table": ("rex/adapter.json", b"[]", "adapter.json: damaged"),
+    "a card without losses": ("rex/adapter.json", b'{"weights_sha256": "0"}', "adapter.json: damaged"),
+    "a card with a word": ("rex/adapter.json", json.dumps(CARD | {"probe_after": "x"}).encode(), "json: damaged"),
+    "a folder of somebody else's": ("rex/notes.txt", b"", "rex: holds no adapter; remove it"),
+    "a file in its place": ("rex", b"", "rex: is no folder; remove it"),
+    "settings that are no table": (".rex.training/asked.json", b"[]", "asked.json: damaged"),
+    "a checkpoint of something else": (".rex.training/checkpoint.safetensors", b"a", "safetensors: damaged; remove"),
+    "a checkpoint of another shape": (".rex.training/checkpoint.safetensors", b"b", "safetensors: damaged; remove"),
+    "a pickle": (".rex.training/checkpoint.safetensors", b"\x80\x04K\x01.", "safetensors: damaged"),
+}
+"""What lies in a folder of adapters, and what is said of it."""
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_damaged_or_foreign_is_named_in_one_line(name: str, dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    file, content, said = LEFT[name]
+    plan, setup = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=2", "prior_weight=0")
+    if content == b"b":
+        interrupt(*planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=3", "prior_weight=0"))
+        (tmp_path / ".rex.training" / "asked.json").unlink()
+        state = load_file(tmp_path / file)
+        save_file({key: value[:1] if "exp_avg" in key else value for key, value in state.items()}, tmp_path / file)
+    else:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(content)
+        if content == b"a":
+            save_file({"a": torch.zeros(1)}, tmp_path / file)
+    with pytest.raises(FinerRankError) as error:
+        train_adapters(plan, setup, warn=print)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_photo_that_cannot_be_used_is_named_before_anything_is_trained(
+    is_there: bool, dogs: Path, saved: Saved, tmp_path: Path
+) -> None:
+    spoilt = shutil.copytree(dogs, tmp_path / "dogs")
+    plan, setup = planned("dreambooth-lora", spoilt, saved(save_sd3), tmp_path / "out", "training_steps=1", include=())
+    (spoilt / "tom_1.png").unlink()
+    if is_there:
+        (spoilt / "tom_1.png").write_bytes(b"no picture")
+    with pytest.raises(FinerRankError, match=r"tom_1\.png: "):
+        train_adapters(plan, setup, warn=print)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_learned_has_to_be_numbers(dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    plan, setup = planned("dreambooth-lora", dogs, saved(save_sd3), tmp_path, "training_steps=1", "learning_rate=1e30")
+    with pytest.raises(FinerRankError, match="step 1: the loss is no number"):
+        train_adapters(plan, setup, warn=print)
+    assert not (tmp_path / "rex").exists()
+
+
+def test_a_word_of_many_vectors_leaves_room_for_the_prompt(dogs: Path, saved: Saved, tmp_path: Path) -> None:
+    plan, setup = planned("textual-inversion", dogs, saved(save_sd), tmp_path, "training_steps=1", "n_vectors=39")
+    with pytest.raises(FinerRankError, match="n_vectors=39: leaves no room for prompts; at most 38"):
+        train_adapters(plan, setup, warn=print)
 
 
 def test_whoever_another_process_trains_is_left_to_it(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from handmade import Cli, Refusal, files_below, lacking, rows_of
+from handmade import Cli, Refusal, files_below, lacking, rows_of, save_noise, write_rows
 from PIL import Image
 
 from galleries.errors import FinerRankError
@@ -85,7 +85,7 @@ def test_a_killed_command_goes_on_where_it_was(zoo: Path, tmp_path: Path, cli: C
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed").exists()
-    images = tmp_path / ".killed.generating/images/dog/rex"
+    images = tmp_path / ".killed.generating/run/images/dog/rex"
     first = next(images.glob("*.png"))
     first.write_bytes(first.read_bytes()[:100])  # as a machine without power leaves it
     assert cli(*order, "--out", tmp_path / "killed").returncode == 0
@@ -200,7 +200,7 @@ def test_a_full_disk_is_said_and_what_is_made_stays(zoo: Path, tmp_path: Path, r
     request.getfixturevalue("small_disk")
     with pytest.raises(FinerRankError, match="File too large; mend that and run it again"):
         make(whole, Painter(paint=growing))
-    made = [name for name in files_below(tmp_path / ".run.generating/images") if name.endswith(".png")]
+    made = [name for name in files_below(tmp_path / ".run.generating/run/images") if name.endswith(".png")]
     assert len(made) == 10
 
 
@@ -240,6 +240,12 @@ REFUSED = {
     "unknown parameter": (("-m", "img2img", "--set", "step=3"), ("--set step=3", "steps=50")),
     "no number": (("-m", "img2img", "--set", "steps=many"), ("steps is no int",)),
     "no steps": (("-m", "img2img", "--set", "steps=0"), ("at least 1",)),
+    "far too many steps": (("-m", "img2img", "--set", f"steps={10**400}", "--dry-run"), ("at most 1000000",)),
+    "half a letter": (("-m", "img2img", "--class-word", "\udcff"), ("not UTF-8",)),
+    "weights of a long name": (("-m", "img2img", "--weights", "x" * 300), ("File name too long", "--weights")),
+    "nobody's home": (("-m", "img2img", "--weights", "~nobody-at-all/x"), ("~nobody-at-all/x", "cannot be fetched")),
+    "prompts of a long name": (("-m", "img2img", "--prompts", "x" * 300), ("File name too long", "--prompts")),
+    "a shard without end": (("-m", "img2img", "--shard", f"1/{'9' * 5000}"), ("--shard 1/99", "I/N")),
     "unknown role": (("-m", "img2img", "--weights", "lora=x/y"), ("no weights 'lora'", "base")),
     "no such folder": (("-m", "img2img", "--weights", "nowhere"), ("--weights nowhere", "no such folder")),
     "no pipeline": (("-m", "img2img", "--weights", "."), ("no AutoPipelineForImage2Image", "whole repository")),
@@ -349,3 +355,101 @@ def test_training_and_images_of_the_class_are_part_of_the_cost(zoo: Path, tmp_pa
     assert hours() * 3600 == pytest.approx(images + training + 100 * method.image_seconds)  # both are of one class
     assert hours("training_steps=400") * 3600 == pytest.approx(images + training / 2 + 100 * method.image_seconds)
     assert hours("prior_weight=0") * 3600 == pytest.approx(images + training)
+
+
+def test_identities_whose_names_are_alike_on_disk_have_folders_of_their_own(tmp_path: Path, cli: Cli) -> None:
+    names = ("a:b", "a?b", "Rex", "rex", "x", "x/beach_0.png", "x_y", "x/y", "n" * 150, "n" * 149 + "m")
+    rows = []
+    for seed, (identity, split) in enumerate((name, split) for name in names for split in ("reference", "gallery")):
+        rows.append({"file_name": f"{seed}.png", "category": "dog", "identity": identity, "split": split})
+        save_noise(tmp_path / "odd" / rows[-1]["file_name"], seed)
+    write_rows(tmp_path / "odd/metadata.csv", rows)
+    done = cli(*COPY, "-g", tmp_path / "odd", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    made = rows_of(tmp_path / "run")
+    assert len({row["file_name"].lower().rpartition("/")[0] for row in made}) == len(names)
+    assert len(made) == 10 * len(names)
+
+
+def test_a_process_that_ends_after_another_has_completed_the_run_finds_it(zoo: Path, tmp_path: Path) -> None:
+    """The same command twice at once: the slower one is stopped by nothing, and leaves nothing behind."""
+    whole = job(zoo, tmp_path / "run")
+    paint_there: list[Run | None] = []
+
+    def overtaken(request: Request) -> Image.Image:
+        if not paint_there and len(list(tmp_path.glob(".run.generating/notes/**/*.json"))) == 3:
+            paint_there.append(make(job(zoo, tmp_path / "run"), Painter()))
+        return painted(request)
+
+    run = make(whole, Painter(paint=overtaken))
+    assert run is not None
+    assert run == paint_there[0]
+    assert {path.name for path in tmp_path.iterdir()} - {"zoo"} == {"run"}
+
+
+def test_a_kill_while_the_run_is_completed_loses_no_image(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    for name in ("rmtree", "rename"):
+        with monkeypatch.context() as patch:
+            if name == "rmtree":
+                patch.setattr("personalization_runs.generation.shutil.rmtree", killed)
+            else:
+                patch.setattr(Path, "rename", killed)
+            with pytest.raises(Killed):
+                make(job(zoo, tmp_path / name), Painter())
+    painter = Painter()
+    run = make(job(zoo, tmp_path / "rename"), painter)
+    assert run is not None
+    assert painter.asked == []
+    assert contents(tmp_path / "rmtree") == contents(run.root)
+
+
+def test_every_image_is_read_once(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = job(zoo, tmp_path / "run")
+    make(begun, Painter(), shard=(1, 2))
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))  # type: ignore[func-returns-value]
+    make(begun, Painter(), shard=(2, 2))
+    images = [path for path in read if path.suffix == ".png" and ".run.generating" in path.parts]
+    assert len(images) == len(set(images)) == 10
+
+
+def test_what_a_pipeline_says_of_its_parameters_is_said_in_one_line(zoo: Path, tmp_path: Path) -> None:
+    def stops(request: Request) -> Image.Image:
+        raise ValueError("no such\nstep")
+
+    with pytest.raises(FinerRankError, match=r"painter: its pipeline stopped \(ValueError: no such step\); images"):
+        make(job(zoo, tmp_path / "run"), Painter(paint=stops))
+
+
+@pytest.mark.parametrize("strength", ["0", "0.1", "1.5"])
+def test_a_strength_that_leaves_no_step_is_refused(zoo: Path, tmp_path: Path, refusal: Refusal, strength: str) -> None:
+    (tmp_path / "sdxl").mkdir()
+    options = ("-m", "img2img", "--weights", tmp_path / "sdxl", "--set", "steps=4", "--set", f"strength={strength}")
+    line = refusal("run", "generate", "-g", zoo, "--prompts", "reid", *options, "--out", tmp_path / "run")
+    assert not lacking(line, f"--set strength={strength}", "1/steps (0.25)")
+
+
+def test_a_run_is_not_made_where_it_would_become_a_part_of_its_gallery_or_has_no_name(
+    zoo: Path, tmp_path: Path, refusal: Refusal
+) -> None:
+    for photo in zoo.glob("images/*.png"):
+        target = tmp_path / "tree" / photo.stem.partition("_")[0] / photo.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(photo.read_bytes())
+    order = (*COPY, "--class-word", "dog", "-g", tmp_path / "tree", "--out")
+    assert "lies inside" in refusal(*order, tmp_path / "tree/run")
+    (tmp_path / "empty").mkdir()
+    order = (*COPY, "-g", zoo, "--out")
+    assert "no name of a new folder" in refusal(*order, ".", cwd=tmp_path / "empty")
+    assert "File name too long" in refusal(*order, tmp_path / ("x" * 300))
+    assert "File name too long" in refusal(*order, tmp_path / ("x" * 250))
+    assert not [path for path in tmp_path.rglob("*") if "generating" in path.name]

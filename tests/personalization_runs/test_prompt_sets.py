@@ -68,8 +68,16 @@ def test_dreambench_plus_is_read_as_distributed(tmp_path: Path) -> None:
     assert not prompts[0].is_for("live_subject_animal_08_cat", "animal")
     assert [prompt.realism for prompt in prompts] == ["real"] * 7 + ["unreal"] * 2
     (captions / "08.txt").write_text("Dog\na hound in snow\n")
-    with pytest.raises(FinerRankError, match="no placeholder in prompt 'a hound in snow'"):
+    (captions / "09.txt").write_bytes(b"")
+    (captions / "10.txt").write_bytes(b"\xff")
+    with pytest.raises(FinerRankError) as caught:
         read_prompts([str(tmp_path / "data")])
+    assert not lacking(
+        str(caught.value),
+        "no placeholder in prompt 'a hound in snow'",
+        "animal/09.txt: empty",
+        "animal/10.txt: not UTF-8",
+    )
 
 
 def test_all_that_is_wrong_with_a_table_is_said_at_once(tmp_path: Path) -> None:
@@ -79,6 +87,7 @@ def test_all_that_is_wrong_with_a_table_is_said_at_once(tmp_path: Path) -> None:
         {"prompt_id": "../3", "prompt": "a {subject}"},
         {"prompt_id": "4", "prompt": "a {subject}"},
         {"prompt_id": "4", "prompt": "the {subject}"},
+        {"prompt_id": "\U00020000" * 64, "prompt": "a {subject}"},
     ]
     table = write_rows(tmp_path / "own.csv", rows)
     with pytest.raises(FinerRankError) as caught:
@@ -89,6 +98,7 @@ def test_all_that_is_wrong_with_a_table_is_said_at_once(tmp_path: Path) -> None:
         "row 2: more than one",
         "row 3: prompt_id '../3'",
         "'4' stands twice",
+        "row 6: prompt_id",
     )
     with pytest.raises(FinerRankError, match="no column 'prompt'"):
         read_prompts([str(write_rows(tmp_path / "other.csv", [{"prompt_id": "1", "text": "a {subject}"}]))])

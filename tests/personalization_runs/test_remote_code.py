@@ -16,7 +16,7 @@ from personalization_runs.methods import METHODS
 from personalization_runs.methods.base import Made
 from personalization_runs.plans import Settings, make_plan, set_up
 
-SIZES = ("steps=1", "width=32", "height=32")
+SIZES = ("steps=2", "width=32", "height=32")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.options import Store
+from benchmark.options import Device, Store
 from galleries.options import AsJson, Include
+from personalization_runs.options import ClassWords
 
 if TYPE_CHECKING:
     from benchmark.identity_callback import IdentityCallback
@@ -26,14 +27,7 @@ def train(
     method: Annotated[
         str, typer.Option("--method", "-m", help="dreambooth, dreambooth-lora, textual-inversion or custom-diffusion.")
     ] = "dreambooth-lora",
-    class_word: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="[NAME=]WORD: what prompts call an identity or a category (patterns: dog*=dog); by default the "
-            "category. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    class_word: ClassWords = None,
     include: Include = None,
     seed: Annotated[int, typer.Option(min=0, help="Of noise, crops, order and class images; that of the runs.")] = 0,
     set_: Annotated[
@@ -54,7 +48,7 @@ def train(
         int,
         typer.Option(min=0, help="Steps between checkpoints, each three times as large as what is trained; 0: none."),
     ] = 250,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[
         str, typer.Option(help="float32 or bfloat16, which is the default on a GPU; adapters are held in float32.")
     ] = "auto",

@@ -8,6 +8,7 @@ import typer
 from galleries.mask_command import add_mask_command
 from galleries.options import AsJson, Columns, Conditions, Constants, Images, Out
 from personalization_runs.generate_command import generate, methods
+from personalization_runs.options import ClassWords
 from personalization_runs.simulate_command import simulate
 
 app = typer.Typer(no_args_is_help=True, help="Make, import, check and look at runs: the images that one model made.")
@@ -56,10 +57,7 @@ def import_folder(
         list[str] | None,
         typer.Option(help="Prompt sets of run generate, which say what each prompt_id asked for. Repeatable."),
     ] = None,
-    class_word: Annotated[
-        list[str] | None,
-        typer.Option(help="[NAME=]WORD that those prompts call an identity or category.", show_default=False),
-    ] = None,
+    class_word: ClassWords = None,
     model: Model = "",
     method: Method = "",
     base_model: BaseModel = "",

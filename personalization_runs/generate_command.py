@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from galleries.options import AsJson, Include
+from personalization_runs.options import ClassWords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,14 +43,7 @@ def generate(
             "or DreamBench++'s folder. Repeatable."
         ),
     ],
-    class_word: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="[NAME=]WORD: what prompts call an identity or a category (patterns: dog*=dog); by default the "
-            "category. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    class_word: ClassWords = None,
     include: Include = None,
     images: Annotated[int, typer.Option(min=1, help="Of each identity and prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the run; noise and reference of each image follow from it.")] = 0,

@@ -273,7 +273,7 @@ def test_numbers_are_logged_where_the_user_looks(
 
 
 def test_tensorboard_reads_what_was_logged(callback: Callable[..., IdentityCallback], tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="a choice of the user's, and no dependency: pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     scored = callback(logger="tensorboard").score(10, learning(tmp_path, 10))

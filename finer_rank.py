@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 import benchmark.ablation_commands
+import benchmark.agreement_commands
 import benchmark.calibrate_command
 import benchmark.commands
 import benchmark.compare_commands
@@ -44,6 +45,7 @@ app.add_typer(benchmark.commands.app)
 app.add_typer(benchmark.compare_commands.app)
 app.add_typer(benchmark.ablation_commands.app)
 app.add_typer(benchmark.calibrate_command.app)
+app.add_typer(benchmark.agreement_commands.app, name="agreement")
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
 app.add_typer(benchmark.language_judge_commands.app)
 benchmark.commands.bench.add_typer(leaderboard.bench_command.app)

@@ -1,7 +1,7 @@
 """Images to embeddings: the only loop over batches. What the store holds is not computed again."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from benchmark.store import EmbeddingStore, print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import ImageRow, image_digests
-from galleries.images import BadImage, decode_image, in_threads, read_image_bytes, sha256_of
+from galleries.images import BadImage, decode_image, image_fault, in_threads, read_image_bytes, sha256_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -118,6 +118,59 @@ def embed_gallery(
     raise_if_any(str(gallery.root), found.faults)
     rows = found.rows[[found.row_of[files[photo.path].digest] for photo in gallery.photos]]
     return EmbeddedGallery(gallery.photos, rows, found.n_forward_passes)
+
+
+@dataclass(frozen=True)
+class EmbeddedFiles:
+    """Image files with their embeddings.
+
+    Attributes:
+        row_of: path → row of `rows`; files of the same content share one.
+        rows: `[N, D]` float32, length 1.
+        n_forward_passes: see `Embeddings`.
+    """
+
+    row_of: Mapping[Path, int]
+    rows: Rows
+    n_forward_passes: int
+
+    def of(self, paths: Sequence[Path]) -> Rows:
+        """`[len(paths), D]`: their rows, in that order."""
+        rows: Rows = self.rows[[self.row_of[path] for path in paths]]
+        return rows
+
+
+def embed_files(
+    paths: Iterable[Path],
+    embedder: Embedder,
+    store_root: Path,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = print_to_stderr,
+) -> EmbeddedFiles:
+    """Embed image files, each distinct content once.
+
+    Raises:
+        Faults: files that cannot be used; all of them.
+        FinerRankError: see `embed_images`.
+    """
+    distinct = list(dict.fromkeys(paths))
+    step = progress("reading images", len(distinct)) if progress else None
+    files, faults = [], []
+    found = in_threads(lambda path: image_fault(str(path), path, decode=False), distinct)
+    for path, digest in zip(distinct, found, strict=True):
+        if isinstance(digest, Fault):
+            faults.append(digest)
+        else:
+            files.append(ImageFile(str(path), path, digest))
+        if step:
+            step(1)
+    raise_if_any("images", faults)
+    embedded = embed_images(files, embedder, store_root, batch_size=batch_size, progress=progress, warn=warn)
+    raise_if_any("images", embedded.faults)
+    row_of = {file.path: embedded.row_of[file.key] for file in files}
+    return EmbeddedFiles(row_of, embedded.rows, embedded.n_forward_passes)
 
 
 def image_files(

@@ -1,0 +1,65 @@
+"""Triplets of drawn shapes, judged by somebody who sees colour alone, or shape alone.
+
+Of each triplet one image shares the reference's colour and the other its shape, so that the two judges never agree.
+"""
+
+import csv
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Rule = Literal["colour", "shape"]
+
+COLOURS = ((215, 60, 50), (50, 160, 70), (60, 90, 210), (225, 190, 50), (150, 70, 190), (60, 190, 200))
+SHAPES = ("disc", "square", "triangle", "cross", "bar", "ring")
+
+
+def write_triplets(folder: Path, rule: Rule, n: int, seed: int = 0, side: int = 64) -> Path:
+    """A plain table `reference, a, b, choice` with its images beside it."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    rows = []
+    for i in range(n):
+        colour, other_colour = random.permutation(len(COLOURS))[:2]
+        shape, other_shape = random.permutation(len(SHAPES))[:2]
+        pictures = {
+            "reference": _drawn(COLOURS[colour], SHAPES[shape], random, side),
+            "same-colour": _drawn(COLOURS[colour], SHAPES[other_shape], random, side),
+            "same-shape": _drawn(COLOURS[other_colour], SHAPES[shape], random, side),
+        }
+        for name, picture in pictures.items():
+            picture.save(folder / f"{i:04d}-{name}.png")
+        order = ["same-colour", "same-shape"] if random.random() < 0.5 else ["same-shape", "same-colour"]
+        names = [f"{i:04d}-{name}.png" for name in ("reference", *order)]
+        rows.append([*names, "ab"[order.index(f"same-{rule}")]])
+    path = folder / f"{rule}.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["reference", "a", "b", "choice"], *rows])
+    return path
+
+
+def _drawn(colour: tuple[int, int, int], shape: str, random: np.random.Generator, side: int) -> Image.Image:
+    grey = int(random.integers(90, 170))
+    picture = Image.new("RGB", (side, side), (grey, grey, grey))
+    draw = ImageDraw.Draw(picture)
+    paint = tuple(int(np.clip(c + random.integers(-12, 13), 0, 255)) for c in colour)
+    x, y = (side / 2 + float(random.uniform(-0.08, 0.08)) * side for _ in range(2))
+    r = float(random.uniform(0.26, 0.36)) * side
+    if shape == "disc":
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=paint)
+    elif shape == "ring":
+        draw.ellipse([x - r, y - r, x + r, y + r], outline=paint, width=max(1, round(r / 2.5)))
+    elif shape == "square":
+        draw.rectangle([x - r, y - r, x + r, y + r], fill=paint)
+    elif shape == "bar":
+        draw.rectangle([x - r, y - r / 3, x + r, y + r / 3], fill=paint)
+    elif shape == "cross":
+        draw.rectangle([x - r, y - r / 4, x + r, y + r / 4], fill=paint)
+        draw.rectangle([x - r / 4, y - r, x + r / 4, y + r], fill=paint)
+    else:
+        corners = [math.tau * (k / 3 - 0.25) for k in range(3)]
+        draw.polygon([(x + r * math.cos(c), y + r * math.sin(c)) for c in corners], fill=paint)
+    return picture

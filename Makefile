@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Modules are compiled when they are first imported, and kept: pip would compile all, of which most are never used.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test critter-reid clean
+.PHONY: demo test lint types pytest critter-reid clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -22,9 +22,16 @@ demo: .venv/.installed ## draw a gallery and five models' images, score them, co
 	@echo "Open demo/site/index.html in a browser. Look at demo/strips.png and demo/calibration.png. The records are in demo/records."
 
 test: .venv/.installed ## what has to pass before a change lands
+	$(MAKE) --jobs 2 --output-sync=none lint types pytest
+
+lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.installed
 	$(BIN)/mypy
+
+pytest: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder tests/test_readme.py tests
 

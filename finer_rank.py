@@ -12,9 +12,11 @@ import benchmark.agreement_commands
 import benchmark.calibrate_command
 import benchmark.commands
 import benchmark.compare_commands
+import benchmark.distance_command
 import benchmark.embedder_commands
 import benchmark.gallery_commands
 import benchmark.language_judge_commands
+import benchmark.perception_commands
 import benchmark.run_commands
 import galleries.commands
 import leaderboard.bench_command
@@ -45,7 +47,9 @@ app.add_typer(benchmark.commands.app)
 app.add_typer(benchmark.compare_commands.app)
 app.add_typer(benchmark.ablation_commands.app)
 app.add_typer(benchmark.calibrate_command.app)
+app.add_typer(benchmark.distance_command.app)
 app.add_typer(benchmark.agreement_commands.app, name="agreement")
+app.add_typer(benchmark.perception_commands.app, name="perception")
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
 app.add_typer(benchmark.language_judge_commands.app)
 benchmark.commands.bench.add_typer(leaderboard.bench_command.app)

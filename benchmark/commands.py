@@ -73,6 +73,18 @@ def evaluate(
             show_default=False,
         ),
     ] = "",
+    pairwise: Annotated[
+        str,
+        typer.Option(
+            help="Also say how far images are from their references by this distance: lpips, dists, ssim, psnr, or any "
+            "embedder, for 1 - cosine.",
+            show_default=False,
+        ),
+    ] = "",
+    pairwise_size: Annotated[
+        int | None,
+        typer.Option(help="Squash pictures to so many pixels for it: 256, or an embedder's own geometry."),
+    ] = None,
     precision: Precision = "fp32",
     device: Device = "auto",
     batch_size: BatchSize = None,
@@ -88,6 +100,7 @@ def evaluate(
     Example: finer-rank evaluate --gallery pets --run runs/ip_adapter --embedder dinov2 --out records
     """
     from benchmark.dependence import background_dependence
+    from benchmark.pairwise_distance import pairwise_judge
     from benchmark.protocol import Options
     from benchmark.protocol import evaluate as evaluate_runs
     from benchmark.records import refuse_other_record, write_record
@@ -111,8 +124,19 @@ def evaluate(
     judge = load_embedders([clip_t], None, None, None, precision, device, store)[0][0] if clip_t else None
     if judge and not runs:
         raise FinerRankError("--clip-t: compares generated images with their prompts; name a run with --run")
+    if pairwise and not runs:
+        raise FinerRankError("--pairwise: compares generated images with their references; name a run with --run")
+    if pairwise_size is not None and not pairwise:
+        raise FinerRankError("--pairwise-size: is for --pairwise; name a distance, such as --pairwise lpips")
+    distance = pairwise_judge(pairwise, pairwise_size, device, root) if pairwise else None
     options = Options(
-        neighbours, skip_broken, batch_size, regions=regions, same_viewpoint=same_viewpoint, prompt_judge=judge
+        neighbours,
+        skip_broken,
+        batch_size,
+        regions=regions,
+        same_viewpoint=same_viewpoint,
+        prompt_judge=judge,
+        pairwise=distance,
     )
     with progress_bars() as progress:
         evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note, faults)

@@ -10,7 +10,7 @@ from benchmark.store import default_store
 from galleries.images import n_decoding_threads
 
 EXTRAS = (
-    "generate", "masks", "wildlife", "perceptual", "cluster", "transformers", "opencv", "train", "language-judge",
+    "generate", "masks", "wildlife", "cluster", "transformers", "opencv", "train", "language-judge",
     "dev",
 )  # fmt: skip
 

@@ -313,7 +313,7 @@ class _Loop:
         try:
             rows = self.embedder.forward(np.stack([pixels for _, pixels in batch]))
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
                 raise FinerRankError(
@@ -343,7 +343,7 @@ class _Loop:
         self._last_shard = time.monotonic()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(
         sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")

@@ -24,7 +24,9 @@ from benchmark.aggregates import (
     matched_anchors,
     retention,
 )
+from benchmark.distances import Distance
 from benchmark.embedders import Embedder, published_spec
+from benchmark.pairwise_distance import PairwiseDistance, partners
 from benchmark.pool import Asked, Pool, chance_scores
 from benchmark.prompt_fidelity import PromptFidelity
 from benchmark.rank import GALLERY_BLOCK, Floats, Rows, pair_similarity, row_norms
@@ -56,6 +58,7 @@ class Options:
         regions: parts of each picture, gallery and queries alike, that are scored one by one.
         same_viewpoint: leave photos of the right identity out that show it from a side which the references do not.
         prompt_judge: compares images with their prompts (CLIP-T); None where that is not asked for.
+        pairwise: compares images with their references, apart from the embedders; None where that is not asked for.
     """
 
     n_neighbours: int = 10
@@ -65,6 +68,7 @@ class Options:
     regions: tuple[Region, ...] = (FULL,)
     same_viewpoint: bool = False
     prompt_judge: Embedder | None = None
+    pairwise: Distance | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Judge:
         row_of: path of a usable image → its row of `rows`.
         rows: `[N, D]` embeddings of `region` of the images.
         fidelity: how the runs' images match their prompts, if that was asked for.
+        distances: of the runs' images to their references, if that was asked for.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Judge:
         options: Options,
         region: Region = FULL,
         fidelity: PromptFidelity | None = None,
+        distances: PairwiseDistance | None = None,
     ) -> None:
         self.gallery = gallery
         self.files = files
@@ -109,6 +115,7 @@ class Judge:
         self.options = options
         self.region = region
         self.fidelity = fidelity
+        self.distances = distances
         photos = [p for p in gallery.split("gallery", "distractor") if p.path in row_of]
         photos.sort(key=lambda photo: (photo.category, photo.file_name))
         if not any(photo.split == "gallery" for photo in photos):
@@ -223,6 +230,11 @@ class Judge:
         if self.fidelity:
             columns |= self.fidelity.columns(queries)
             extra["prompt_fidelity"] = self.fidelity.summary(run, columns)
+        packages = [*PACKAGES, *self.embedder.packages]
+        if self.distances:
+            column = columns["pairwise_distance"] = self.distances.column(queries)
+            extra["pairwise_distance"] = self.distances.summary(run, column, identities)
+            packages += self.distances.packages
         lifted = {}
         if any(question.encounters for question in asked):
             lifted["with_same_encounter"] = [replace(question, encounters=frozenset()) for question in asked]
@@ -286,7 +298,7 @@ class Judge:
             "categories": by(answers, held_out, lambda answer: answer.category),
             "identities": by(answers, held_out, lambda answer: answer.identity),
             "gallery_anchors": {name: as_json(anchor) for name, anchor in anchors.items()},
-            "versions": {p: version(p) for p in dict.fromkeys(["finer-rank", *PACKAGES, *self.embedder.packages])},
+            "versions": {p: version(p) for p in dict.fromkeys(["finer-rank", *packages])},
         }  # fmt: skip
         places = {"gallery": str(self.gallery.root.absolute()), "run": str(run.root.absolute())}
         nearest = self.pool.neighbours(asked, self.rows, self.options.n_neighbours)
@@ -346,26 +358,15 @@ class Judge:
         return {"treatment": TREATMENT, "same_source": is_same}
 
     def _pairwise_similarity(self, queries: Sequence[Query]) -> tuple[str, list[float]]:
-        """Cosine to the query's own reference; without one, the mean over what is known of its identity."""
-        if all(query.reference and query.reference.path in self.row_of for query in queries):
-            kind, partners = "own_reference", [[query.reference] for query in queries]
-        else:
-            usable = {i: [p for p in ps if p.path in self.row_of] for i, ps in self.gallery.references.items()}
-            if all(usable.get(query.identity) for query in queries):
-                kind, partners = "all_references", [[*usable[query.identity]] for query in queries]
-            else:
-                own: dict[str, list[Photo | None]] = defaultdict(list)
-                for photo in self.pool.photos:
-                    if photo.split == "gallery":
-                        own[photo.identity].append(photo)
-                kind, partners = "gallery_photos", [own[query.identity] for query in queries]
-        left = np.repeat([self.row_of[q.image.path] for q in queries], [len(of) for of in partners])
-        right = np.array([self.row_of[p.path] for of in partners for p in of if p], dtype=np.int64)
+        """Mean cosine of each query to its `partners`, and what they are."""
+        kind, partners_of = partners(queries, self.gallery, self.row_of)
+        left = np.repeat([self.row_of[q.image.path] for q in queries], [len(of) for of in partners_of])
+        right = np.array([self.row_of[p.path] for of in partners_of for p in of], dtype=np.int64)
         used = np.unique(np.concatenate([left, right]))
         norms: Floats = np.ones(len(self.rows))
         norms[used] = row_norms(self.rows[used])
         flat = pair_similarity(self.rows, self.rows, left, right, norms, norms)
-        ends = np.cumsum([len(of) for of in partners])[:-1]
+        ends = np.cumsum([len(of) for of in partners_of])[:-1]
         return kind, [math.fsum(of.tolist()) / len(of) for of in np.split(flat, ends)]
 
     def _n_copied(self, queries: Sequence[Query]) -> int:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark.aggregates import Aggregate, Answer
+from benchmark.distances import Resources
 from benchmark.distractors import chooser_note
 from benchmark.embed import ImageFile, Progress, embed_images, image_files
 from benchmark.embedders import Embedder
 from benchmark.judge import Judge, Options
+from benchmark.pairwise_distance import pairwise_distance
 from benchmark.prompt_fidelity import prompt_fidelity
 from benchmark.records import ALL, SAME_VIEWPOINT, Record
 from benchmark.regions import FULL, Mask, Region, Treatment, find_masks
@@ -82,6 +84,8 @@ def evaluate(
     refuse_same_names(runs)
     if options.same_viewpoint:
         _check_viewpoints(gallery)
+    if options.pairwise and options.regions != (FULL,):
+        raise FinerRankError("--pairwise: compares whole pictures; leave --region out")
     if not known_faults:
         raise_if_any("cannot be scored", [f for run in runs for f in below(run.root, run.target_faults(gallery))])
     sets: list[tuple[Path, Sequence[ImageRow]]] = [
@@ -113,6 +117,9 @@ def evaluate(
         *(fidelity.notes if fidelity else ()),
         *(f"left out of CLIP-T: {fault}" for fault in clip_t_faults),
     )
+    if options.pairwise:
+        _ = options.pairwise.fingerprint  # weights that are out of reach are refused before the long work
+    distances = None
     n_asked = sum(len(rows) for _, rows in sets)
     evaluations = []
     names: dict[str, str] = {}
@@ -129,11 +136,14 @@ def evaluate(
         if not options.skip_broken:
             found = [fault for embeddings in embedded.values() for fault in embeddings.faults]
             raise_if_any("cannot be scored", dict.fromkeys([*found, *clip_t_faults]))
+        if options.pairwise and runs and distances is None:  # after the pictures are known to be sound
+            resources = Resources(store, options.batch_size, progress, warn)
+            distances = pairwise_distance(gallery, runs, files, options.pairwise, resources, options.skip_broken)
         for region, own in of_region.items():
             rows_of_keys = embedded[region].row_of
             row_of = {path: rows_of_keys[file.key] for path, file in own.items() if file.key in rows_of_keys}
             rows = embedded[region].rows
-            opinion = Judge(gallery, own, row_of, rows, embedder, options, region, fidelity).opinion(runs)
+            opinion = Judge(gallery, own, row_of, rows, embedder, options, region, fidelity, distances).opinion(runs)
             remark = chooser_note(gallery.card, embedder)
             left_out = [*faults, *(mask_faults if region != FULL else ()), *embedded[region].faults]
             evaluations.append(

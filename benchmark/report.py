@@ -85,7 +85,9 @@ def evaluations_as_json(
                     },
                     **{
                         key: summary[key]
-                        for key in (*LIFTED, "n_queries_of_unknown_viewpoint", "masks", "prompt_fidelity")
+                        for key in (
+                            *LIFTED, "n_queries_of_unknown_viewpoint", "masks", "prompt_fidelity", "pairwise_distance"
+                        )
                         if key in summary
                     },
                     **{key: summary["run"][key] for key in ("n_refused",) if key in summary["run"]},
@@ -116,6 +118,13 @@ def number(estimate: Any) -> str:
     return f"{estimate['value']:.3f}{bounds}"
 
 
+def distance_name(summary: Mapping[str, Any]) -> str:
+    """`lpips (256 px) to own reference`"""
+    distance = summary["pairwise_distance"]
+    size = f" ({distance['size']} px)" if distance["size"] else ""
+    return f"{distance['metric']}{size} {SIMILARITY_NAMES[distance['to']].removeprefix('similarity ')}"
+
+
 def p_value(p: float) -> str:
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
@@ -131,6 +140,8 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
     fidelities = [record.summary.get("prompt_fidelity", {}) for record in evaluation.records]
     clip_t = [key for key in CLIP_T_NAMES if any(number(each.get(key)) != "–" for each in fidelities)]
     extra += [CLIP_T_NAMES[key] for key in clip_t]
+    distances = sorted({distance_name(r.summary) for r in evaluation.records if "pairwise_distance" in r.summary})
+    extra += distances
     rows = []
     for name, shown in ANCHOR_NAMES.items():
         anchor = evaluation.anchors.get(name)
@@ -147,6 +158,7 @@ def print_evaluation(gallery: str, evaluation: Evaluation, by: str) -> None:
         cells += [number(similarity) if similarity["to"] == kind else "" for kind in kinds]
         cells += [number(summary.get(key, {}).get("mAP")) for key in lifted]
         cells += [number(summary["prompt_fidelity"][key]) for key in clip_t]
+        cells += [number(summary["pairwise_distance"]) if distance_name(summary) == name else "" for name in distances]
         rows.append([record.name, *cells])
     title = [gallery, evaluation.embedder]
     title += [f"{evaluation.region} only"] if evaluation.region != FULL else []

@@ -34,9 +34,10 @@ def tune(
     per: Annotated[str | None, typer.Option(help="clpips: one weight per channel, or per layer.")] = None,
     rater: Annotated[str | None, typer.Option(help="clpips: tune to this person alone.")] = None,
     margin: Annotated[float | None, typer.Option(help="By how much the nearer should be nearer.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Judgements per step.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the judgements.")] = None,
+    pull: Annotated[float | None, typer.Option(help="clpips: towards the published weights; 0.01.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="dreamsim: of Adam.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="dreamsim: judgements per step.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="dreamsim: passes over the judgements.")] = None,
     held_out: Annotated[
         float | None, typer.Option(help="Share of the targets to be judged by, where the data name no splits.")
     ] = None,
@@ -64,7 +65,7 @@ def tune(
     asked = {
         "backbones": tuple(backbone) if backbone else None, "method": method, "rank": rank, "alpha": alpha,
         "dropout": dropout, "hidden": hidden, "network": network, "trunk": trunk, "per": per, "rater": rater,
-        "margin": margin, "learning_rate": learning_rate, "batch_size": batch_size, "epochs": epochs,
+        "margin": margin, "pull": pull, "learning_rate": learning_rate, "batch_size": batch_size, "epochs": epochs,
         "held_out": held_out, "size": size, "seed": seed,
     }  # fmt: skip
     module = _module(recipe)

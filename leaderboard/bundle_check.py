@@ -13,7 +13,14 @@ from galleries.errors import Fault, FinerRankError, below
 from leaderboard.bundle import MANIFEST, RECORD_FILES, SCHEMA, bundle_name, gaps_of, incomplete, record_folder
 from leaderboard.bundle_tables import ROUNDING, Columns, neighbour_faults, prompt_faults, query_faults, read_columns
 from leaderboard.recompute import aggregates_of, differences
-from leaderboard.record_schema import CLIP_T_COLUMNS, PROMPT_COLUMN, RECORD, SAME_ENCOUNTER_COLUMN, SIMILARITIES
+from leaderboard.record_schema import (
+    CLIP_T_COLUMNS,
+    DISTANCE_COLUMN,
+    PROMPT_COLUMN,
+    RECORD,
+    SAME_ENCOUNTER_COLUMN,
+    SIMILARITIES,
+)
 from leaderboard.schema import AGAIN, read_json
 from leaderboard.thumbnails import FOLDER, are_allowed, thumbnail_fault, thumbnail_name
 
@@ -212,7 +219,8 @@ def _optional_columns(queries: Columns, summary: Mapping[str, Any]) -> Iterator[
     of_prompts = {*CLIP_T_COLUMNS, PROMPT_COLUMN}
     wanted = {f"similarity_to_{kind}"} | ({SAME_ENCOUNTER_COLUMN} if "with_same_encounter" in summary else set())
     wanted |= of_prompts if "prompt_fidelity" in summary else set()
-    known = {SAME_ENCOUNTER_COLUMN, *of_prompts, *(f"similarity_to_{name}" for name in SIMILARITIES)}
+    wanted |= {DISTANCE_COLUMN} & summary.keys()
+    known = {SAME_ENCOUNTER_COLUMN, DISTANCE_COLUMN, *of_prompts, *(f"similarity_to_{name}" for name in SIMILARITIES)}
     there = known & queries.keys()
     for column in sorted(wanted - there):
         yield Fault(column, "no such column, but record.json speaks of it", AGAIN)
@@ -248,8 +256,9 @@ def _set_faults(manifest: Mapping[str, Any], records: Mapping[str, CheckedRecord
     for place, record in records.items():
         if asked[place] != asked[first] or record.summary["run"] != records[first].summary["run"]:
             yield Fault(place, f"is of another run than {first}", AGAIN)
-        if record.summary.get("prompt_fidelity") != records[first].summary.get("prompt_fidelity"):
-            yield Fault(f"{place}: prompt_fidelity", f"is not that of {first}", AGAIN)
+        for key in ("prompt_fidelity", DISTANCE_COLUMN):
+            if record.summary.get(key) != records[first].summary.get(key):
+                yield Fault(f"{place}: {key}", f"is not that of {first}", AGAIN)
         rows = zip(*(record.queries[column] for column in ("category", "identity", "prompt_id")), strict=True)
         gaps = gaps_of(rows, record.summary)
         if gaps != incomplete(manifest):

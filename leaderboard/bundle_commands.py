@@ -38,6 +38,13 @@ def add(
             show_default=False,
         ),
     ] = "",
+    pairwise: Annotated[
+        str,
+        typer.Option(
+            help="Also say how far images are from their references by this distance, as for evaluate.",
+            show_default=False,
+        ),
+    ] = "",
     incomplete: Annotated[
         bool,
         typer.Option("--incomplete", help="Take a run that misses identities or prompts: it is shown, but not ranked."),
@@ -55,6 +62,7 @@ def add(
     from contextlib import nullcontext
 
     from benchmark.options import load_embedders
+    from benchmark.pairwise_distance import pairwise_judge
     from benchmark.protocol import Options
     from galleries.console import note, progress_bars, say
     from galleries.errors import FinerRankError, below, raise_if_any
@@ -74,6 +82,7 @@ def add(
         if on_board and other.fingerprint not in on_board:
             raise FinerRankError(f"{out}: {other.spec} is another encoder here than on the board; name it: --embedder")
     judge = load_embedders([clip_t], None, None, None, "fp32", device, store)[0][0] if clip_t else None
+    distance = pairwise_judge(pairwise, None, device, root) if pairwise else None
     with unpacked(run) if is_archive(run) else nullcontext(run) as folder, progress_bars() as progress:
         opened, faults = Run.load(folder)
         faults += contract_faults(opened, opened_gallery, incomplete)
@@ -82,7 +91,7 @@ def add(
         # Named as the user named it, and not after a temporary folder.
         raise_if_any("cannot be submitted", [*below(gallery, gallery_faults), *below(run, faults)])
         refuse_bundle(out / bundle_name({"name": card.name, "version": card.version}, opened.card.model))
-        options = Options(batch_size=batch_size, prompt_judge=judge)
+        options = Options(batch_size=batch_size, prompt_judge=judge, pairwise=distance)
         records, remarks = score(opened_gallery, opened, embedders, root, options, progress, note)
         written, checked = write_bundle(records, opened_gallery, opened, out)
     scores = ", ".join(f"{r.embedder} mAP {r.summary['scores']['mAP']['value']:.3f}" for r in records)
@@ -111,6 +120,13 @@ def check(
         list[str] | None,
         typer.Option("--embedder", "-e", help="With --run: an encoder whose weights lie elsewhere. Repeatable."),
     ] = None,
+    pairwise: Annotated[
+        str,
+        typer.Option(
+            help="With --run: the pairwise distance, where its weights lie elsewhere (lpips:alex@FILE).",
+            show_default=False,
+        ),
+    ] = "",
     tolerance: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="With --run: of every number; devices round differently.")
     ] = 1e-3,
@@ -149,7 +165,7 @@ def check(
         for bundle in bundles
     ]
     if gallery and run:
-        bundles = _with_images(bundles, gallery, run, embedder or [], tolerance, device, batch_size, store)
+        bundles = _with_images(bundles, gallery, run, embedder or [], pairwise, tolerance, device, batch_size, store)
     sound = [bundle for bundle in bundles if not bundle.faults]
     doubts = list(doubts_between(sound))
     review = {
@@ -188,6 +204,7 @@ def _with_images(
     gallery: Path,
     run: Path,
     specs: list[str],
+    pairwise: str,
     tolerance: float,
     device: str,
     batch_size: int | None,
@@ -205,7 +222,7 @@ def _with_images(
     from leaderboard.archives import is_archive, unpacked
     from leaderboard.bundle import bundle_name
     from leaderboard.bundle_check import MAX_FAULTS
-    from leaderboard.rescore import embedders_of, prompt_judge_of, record_faults, thumbnail_faults
+    from leaderboard.rescore import embedders_of, pairwise_judge_of, prompt_judge_of, record_faults, thumbnail_faults
     from leaderboard.submission import score
     from personalization_runs.run import Run
 
@@ -223,7 +240,11 @@ def _with_images(
         if bundle.faults:
             return list(bundles)
         embedders = embedders_of(bundle, given, device, root)
-        options = Options(batch_size=batch_size, prompt_judge=prompt_judge_of(bundle, given, device, root))
+        options = Options(
+            batch_size=batch_size,
+            prompt_judge=prompt_judge_of(bundle, given, device, root),
+            pairwise=pairwise_judge_of(bundle, pairwise, device, root),
+        )
         records, _ = score(opened_gallery, opened, list(embedders.values()), root, options, progress, note)
         faults: list[Fault] = []
         for (place, claimed), record in zip(bundle.records.items(), records, strict=True):

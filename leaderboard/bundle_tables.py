@@ -23,6 +23,8 @@ from galleries.images import check_file_name
 from leaderboard.record_schema import (
     CLIP_T_COLUMNS,
     COUNT_COLUMNS,
+    DISTANCE_COLUMN,
+    DISTANCE_RANGE,
     FLAG_COLUMNS,
     MAY_BE_NULL,
     NUMBER_COLUMNS,
@@ -114,7 +116,12 @@ def _schema_faults(schema: "pa.Schema", name: str) -> Iterator[Fault]:
         **dict.fromkeys(FLAG_COLUMNS[name], "bool"),
         **dict.fromkeys(NUMBER_COLUMNS[name], "double"),
     }
-    numbers = (SAME_ENCOUNTER_COLUMN, *CLIP_T_COLUMNS, *(f"similarity_to_{kind}" for kind in SIMILARITIES))
+    numbers = (
+        SAME_ENCOUNTER_COLUMN,
+        DISTANCE_COLUMN,
+        *CLIP_T_COLUMNS,
+        *(f"similarity_to_{kind}" for kind in SIMILARITIES),
+    )
     optional = {PROMPT_COLUMN: "text", **dict.fromkeys(numbers, "double")}
     optional = optional if name == "queries" else {}
     for column in expected.keys() - set(schema.names):
@@ -137,6 +144,8 @@ def _column_faults(name: str, column: str, values: Sequence[Any]) -> Iterator[Fa
     low, high = NUMBER_COLUMNS[name].get(column, (-math.inf, math.inf))
     if column.startswith("similarity_to_") or column in CLIP_T_COLUMNS:
         low, high = NUMBER_COLUMNS["neighbours"]["similarity"]
+    elif column == DISTANCE_COLUMN:
+        low, high = DISTANCE_RANGE
     elif column == SAME_ENCOUNTER_COLUMN:
         low, high = NUMBER_COLUMNS["queries"]["average_precision"]
 

@@ -22,7 +22,7 @@ from benchmark.scores import QueryScores
 from benchmark.statistics import Estimate, estimate_mean, estimate_mean_of_categories, estimate_mean_of_identities
 from galleries.errors import Fault
 from leaderboard.bundle_tables import Columns, scores_of
-from leaderboard.record_schema import CLIP_T_COLUMNS, SAME_ENCOUNTER_COLUMN
+from leaderboard.record_schema import CLIP_T_COLUMNS, DISTANCE_COLUMN, SAME_ENCOUNTER_COLUMN
 from leaderboard.schema import AGAIN, below
 
 
@@ -78,6 +78,9 @@ def aggregates_of(queries: Columns, summary: Mapping[str, Any]) -> dict[str, Any
             "identifier": summary["run"].get("identifier", ""),
             **{column: as_json_estimate(_mean_of_known(queries[column], identities)) for column in CLIP_T_COLUMNS},
         }
+    if DISTANCE_COLUMN in summary:
+        distances = [float(value) for value in queries[DISTANCE_COLUMN]]
+        found[DISTANCE_COLUMN] = {**json_or_empty(estimate_mean(distances, identities)), "to": kind}
     description = {k: v for k, v in summary["embedder"].items() if k not in ("spec", "fingerprint", "gallery_seen")}
     found["embedder"] = {"fingerprint": digest_of(description)}
     return found

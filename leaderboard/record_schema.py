@@ -21,6 +21,11 @@ CLIP_T_COLUMNS = ("clip_t", "clip_t_without_identifier")
 PROMPT_COLUMN = "prompt_without_identifier"
 """Stands beside them."""
 
+DISTANCE_COLUMN = "pairwise_distance"
+"""Of the queries of a record with an aggregate of that name."""
+DISTANCE_RANGE = (-201.0, 1e6)
+"""-PSNR lies lowest; LPIPS has no bound of its own."""
+
 DECLARED = (
     "model", "method", "base_model", "training_data", "licence", "authors", "contact", "gallery", "gallery_version",
 )  # fmt: skip
@@ -130,6 +135,17 @@ RECORD = object_of(
                 "n_queries": count(1),
                 "identifier": text(2000),
                 **dict.fromkeys(CLIP_T_COLUMNS, nullable(_estimate(-1.001, 1.001))),
+            }
+        ),
+        DISTANCE_COLUMN: object_of(
+            {
+                "metric": text(2000, empty=False),
+                "fingerprint": sha256,
+                "size": nullable(count(8, 4096)),
+                "value": number(*DISTANCE_RANGE),
+                "low": nullable(number(*DISTANCE_RANGE)),
+                "high": nullable(number(*DISTANCE_RANGE)),
+                "to": text(one_of=SIMILARITIES),
             }
         ),
     },

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.distances import Distance
 from benchmark.embedders import Embedder
 from benchmark.records import Record
 from galleries.errors import Fault, FinerRankError, below
@@ -13,6 +14,7 @@ from galleries.images import decode_image
 from leaderboard.bundle_check import CheckedBundle, CheckedRecord
 from leaderboard.bundle_tables import Columns
 from leaderboard.recompute import differences
+from leaderboard.record_schema import DISTANCE_COLUMN
 from leaderboard.schema import AGAIN
 from leaderboard.submission import shown_pictures
 from leaderboard.thumbnails import FOLDER, thumbnail_name, thumbnail_of
@@ -53,6 +55,33 @@ def prompt_judge_of(bundle: CheckedBundle, given: Sequence[Embedder], device: st
         return None
     where = f"{bundle.folder}: prompt_fidelity"
     return _embedder(where, said["embedder"], said["fingerprint"], "fp32", given, device, store)
+
+
+def pairwise_judge_of(bundle: CheckedBundle, given: str, device: str, store: Path) -> Distance | None:
+    """What a bundle's pairwise distances were made with; None where it has none.
+
+    Args:
+        given: spec to be taken in place of the record's, which does not say where weights lie; "" where there is none.
+
+    Raises:
+        FinerRankError: it cannot be loaded, or is another than the record's.
+    """
+    from benchmark.pairwise_distance import pairwise_judge
+
+    said = next(iter(bundle.records.values())).summary.get(DISTANCE_COLUMN)
+    if not said:
+        return None
+    where = f"{bundle.folder}: {DISTANCE_COLUMN}"
+    remedy = "name the distance that was used with --pairwise"
+    try:
+        judge = pairwise_judge(given or said["metric"], said["size"], device, store)
+        found = judge.fingerprint
+    except FinerRankError as error:
+        raise FinerRankError(f"{where}: {said['metric']}: {error}; or {remedy}") from None
+    if found != said["fingerprint"]:
+        what = f"{given or said['metric']} is here {found[:12]}…, not {said['fingerprint'][:12]}…"
+        raise FinerRankError(f"{where}: {what}; {remedy}")
+    return judge
 
 
 def _embedder(

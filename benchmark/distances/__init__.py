@@ -12,11 +12,12 @@ from typing import Any
 from benchmark.distances.base import Distance, Resources
 from benchmark.distances.embeddings import EmbeddingDistance
 from benchmark.embedders import load_embedder
+from benchmark.embedders.specs import UnknownEmbedder
 from galleries.errors import FinerRankError
 
 __all__ = ["METHODS", "Distance", "DistanceRequest", "Resources", "load_distance"]
 
-METHODS: dict[str, str] = {}
+METHODS: dict[str, str] = {"lpips": "lpips", "dists": "dists", "ssim": "pixels", "psnr": "pixels", "clpips": "clpips"}
 """First word of a spec → module of this package."""
 
 
@@ -49,11 +50,13 @@ def load_distance(
     """
     method, _, rest = spec.partition("@")[0].partition(":")
     if method not in METHODS:
-        return EmbeddingDistance(
-            load_embedder(
+        try:
+            embedder = load_embedder(
                 spec, size=size, resize="squash" if size else None, precision=precision, device=device, memo=memo
             )
-        )
+        except UnknownEmbedder as error:
+            raise FinerRankError(f"{error}; or a metric of pictures: {', '.join(METHODS)}") from None
+        return EmbeddingDistance(embedder)
     if size is not None and not 8 <= size <= 4096:
         raise FinerRankError(f"--size {size}: out of range; write 8 to 4096 pixels")
     if precision != "fp32":

@@ -46,6 +46,11 @@ class Distance(Protocol):
         """SHA-256 of `description`."""
 
     @property
+    def size(self) -> int | None:
+        """Side in pixels that pictures are squashed to; None where they are compared as they are, or in an embedder's
+        own geometry."""
+
+    @property
     def packages(self) -> tuple[str, ...]:
         """Those whose version decides what it computes."""
 

@@ -33,6 +33,12 @@ class EmbeddingDistance:
         return self.embedder.fingerprint
 
     @property
+    def size(self) -> int | None:
+        # An ensemble hands its geometry to its members.
+        asked = self.embedder.members[0].embedder if self.embedder.members else self.embedder
+        return asked.request.size
+
+    @property
     def packages(self) -> tuple[str, ...]:
         return self.embedder.packages
 

@@ -202,6 +202,7 @@ class LoadedModel:
         weights_digest: SHA-256 of the weights file, or the version of an algorithm without weights.
         files: that decided all this: weights, and the configuration where it is a file.
         module: the network itself, where it is one of torch; `forward` goes on to use it.
+        encode: what `forward` does, from pixels `[B, 3, H, W]` to features `[B, D]`, where gradients are wanted.
         embed_texts: prompts to `[N, D]` features in the same space, where there is a text side.
         feature_map: `[B, …]` preprocessed images to `[B, height, width, C]` features of their parts, to look at.
     """
@@ -213,6 +214,7 @@ class LoadedModel:
     weights_digest: str
     files: tuple[Path, ...]
     module: "torch.nn.Module | None" = None
+    encode: "Callable[[torch.Tensor], torch.Tensor] | None" = None
     embed_texts: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None
     feature_map: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]] | None = None
 
@@ -284,6 +286,7 @@ def network_model(
         weights_digest=digests[0] if len(digests) == 1 else sha256_of("".join(digests).encode()),
         files=(*files, *((architecture,) if isinstance(architecture, Path) else ())),
         module=module,
+        encode=encode,
         embed_texts=(lambda texts: run(encode_texts, texts)) if encode_texts else None,
         feature_map=on_pixels(feature_map) if feature_map else None,
     )

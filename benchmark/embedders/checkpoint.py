@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.embedders import concatenated
 from benchmark.embedders.base import LoadedModel, Preprocessing, Request, digest_of
 from benchmark.embedders.zoo import EncoderCard, training_data
 from galleries.errors import FinerRankError, printable
@@ -29,7 +30,7 @@ FORMAT = 1
 TEXTS = ("title", "kind", "token", "licence", "paper", "note")
 ENTRIES = (
     "format", "family", "architecture", "pooling", "dimension", *TEXTS, "trained_on", "preprocessing",
-    "weights_came_from", "training",
+    *concatenated.ENTRIES, "weights_came_from", "training",
 )  # fmt: skip
 """Of `embedder.toml`; the last two are for people to read."""
 
@@ -37,13 +38,15 @@ ENTRIES = (
 def load(request: Request, device: str, precision: str) -> LoadedModel:
     """The encoder of the family that the folder names, with the folder's weights and preprocessing."""
     described = _described(request)
+    if described["family"] == concatenated.FAMILY:
+        return concatenated.load(request, described, Path(request.model, DESCRIPTION), device, precision)
     family: Any = importlib.import_module(f"benchmark.embedders.{described['family']}")
     inner = replace(
         request,
         family=described["family"],
         model=described["architecture"],
         weights=Path(request.model, WEIGHTS),
-        preprocessing=_preprocessing(request, described),
+        preprocessing=_preprocessing(described),
         pooling=described.get("pooling", ""),
     )
     loaded: LoadedModel = family.load(inner, device, precision)
@@ -65,7 +68,7 @@ def card(request: Request) -> EncoderCard:
         spec=request.spec,
         dimension=described["dimension"],
         trained_on=None if trained_on is None else tuple(trained_on),
-        preprocessing=_preprocessing(request, described),
+        preprocessing=_preprocessing(described) if "preprocessing" in described else None,
         pooling=described.get("pooling", ""),
         **{key: described.get(key, "") for key in TEXTS},
     )
@@ -78,17 +81,29 @@ def export(embedder: "Embedder", out: Path) -> None:
         FinerRankError: an encoder that needs more than one file of weights, or `out` cannot be written.
     """
     request = embedder.request
+    described = description_of(embedder)
+    if embedder.precision != "fp32" or request.resize or request.size or request.interpolation:
+        raise FinerRankError(f"{embedder.spec}: is exported as it was published; leave other options out")
+    loaded = embedder.model
+    write(out, described, loaded.preprocessing, loaded.module.state_dict() if loaded.module else {})
+
+
+def description_of(embedder: "Embedder") -> dict[str, Any]:
+    """What `embedder.toml` says of an encoder, but for its format and preprocessing.
+
+    Raises:
+        FinerRankError: an encoder that needs more than one file of weights.
+    """
+    request = embedder.request
     if request.family not in FAMILIES or request.model.startswith(("local-dir:", "hf-hub:")):
         known = ", ".join(f"{family}:NAME" for family in FAMILIES)
         raise FinerRankError(f"{embedder.spec}: cannot be exported; only {known} can, with or without @FILE")
-    if embedder.precision != "fp32" or request.resize or request.size or request.interpolation:
-        raise FinerRankError(f"{embedder.spec}: is exported as it was published; leave other options out")
     loaded = embedder.model
     own = embedder.card
     # Weights that were brought under a card's name may have seen more than it says.
     seen = own.trained_on if own and embedder.is_as_published else None
     texts = {key: getattr(own, key) for key in TEXTS if own and getattr(own, key)}
-    described = {
+    return {
         "family": request.family,
         "architecture": request.model.partition("/")[0] if request.family == "open_clip" else request.model,
         **({"pooling": request.pooling} if request.pooling else {}),
@@ -99,7 +114,6 @@ def export(embedder: "Embedder", out: Path) -> None:
         **({"trained_on": list(seen)} if seen is not None else {}),
         "weights_came_from": {"file": loaded.files[0].name, "sha256": loaded.weights_digest},
     }
-    write(out, described, loaded.preprocessing, loaded.module.state_dict() if loaded.module else {})
 
 
 def write(
@@ -157,8 +171,9 @@ def _described(request: Request) -> Mapping[str, Any]:
         described = tomllib.loads(path.read_text(encoding="utf-8"))
         if described["format"] != FORMAT:
             raise FinerRankError(f"{path}: format {described['format']}, this program reads {FORMAT}; export it again")
-        if described["family"] not in FAMILIES:
-            raise ValueError(f"family {described['family']!r} is none of {', '.join(FAMILIES)}")
+        if described["family"] not in (*FAMILIES, concatenated.FAMILY):
+            known = ", ".join((*FAMILIES, concatenated.FAMILY))
+            raise ValueError(f"family {described['family']!r} is none of {known}")
         if not isinstance(described["architecture"], str) or ":" in described["architecture"]:
             raise ValueError("architecture is no name")
         if (
@@ -178,16 +193,19 @@ def _described(request: Request) -> Mapping[str, Any]:
         unknown = [name for name in trained_on if name not in training_data()]
         if unknown:
             raise ValueError(f"trained_on: {unknown[0]!r} is none of {', '.join(training_data())}")
-        if not isinstance(described["preprocessing"], dict):
+        if described["family"] == concatenated.FAMILY:
+            concatenated.check(described)
+        elif not isinstance(described["preprocessing"], dict):
             raise ValueError("preprocessing is no table")
-        _preprocessing(request, described)
+        else:
+            _preprocessing(described)
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else printable(str(error).splitlines()[0])
         raise FinerRankError(f"{path}: does not describe an encoder ({reason}); export it again") from None
     return described
 
 
-def _preprocessing(request: Request, described: Mapping[str, Any]) -> Preprocessing:
+def _preprocessing(described: Mapping[str, Any]) -> Preprocessing:
     row: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in described["preprocessing"].items()
     }

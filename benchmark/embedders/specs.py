@@ -18,6 +18,10 @@ FOLDERS = ("local-dir:", "checkpoint:")
 """What stands before a folder in a spec."""
 
 
+class UnknownEmbedder(FinerRankError):
+    """A name that is no embedder's."""
+
+
 def parse(spec: str) -> tuple[EncoderCard | None, Request]:
     """What a spec asks for, and the card of its name, if it has one. Not of ensembles.
 
@@ -52,7 +56,7 @@ def parse(spec: str) -> tuple[EncoderCard | None, Request]:
     return card, replace(request, pooling=card.pooling)
 
 
-def _unknown(spec: str) -> FinerRankError:
+def _unknown(spec: str) -> UnknownEmbedder:
     families = [f"{family}:" for family in (*FAMILIES, *foreign_families(), "ensemble")]
     if spec and Path(spec).is_dir():
         raise FinerRankError(f"{spec}: is a folder; write checkpoint:{spec}, timm:local-dir:{spec} or NAME@{spec}")
@@ -61,7 +65,7 @@ def _unknown(spec: str) -> FinerRankError:
     family, colon, _ = spec.lower().partition(":")
     near = get_close_matches(family + colon, [*zoo(), *families], n=3, cutoff=0.6)
     hint = f"{' or '.join(map(repr, near))} is meant? " if near else ""
-    return FinerRankError(
+    return UnknownEmbedder(
         f"{spec}: no such embedder; {hint}known: the names that finer-rank embedder list shows, and family:model"
         f"[@weights file] with {', '.join(families)}"
     )

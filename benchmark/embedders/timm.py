@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PACKAGES = ("timm", "torch")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 LOCAL_FOLDER = "timm:local-dir:FOLDER, where FOLDER holds config.json and model.safetensors"
+BEFORE_NORM = "token before norm"
+"""A pooling of our own: a Vision Transformer's class token as its last block leaves it. DreamSim takes DINO's so."""
 RESIZE: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
@@ -25,7 +27,8 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     import timm
     import torch
 
-    options: dict[str, Any] = {"global_pool": request.pooling} if request.pooling else {}
+    before_norm = request.pooling == BEFORE_NORM
+    options: dict[str, Any] = {"global_pool": "token" if before_norm else request.pooling} if request.pooling else {}
     module = _create(request, **options)
     config = timm.data.resolve_model_data_config(module)
     own = request.preprocessing or _preprocessing(config)
@@ -55,18 +58,26 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     load_strictly(module, state, weights, request.model)
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
+        if before_norm:
+            _, tokens = module.forward_intermediates(
+                pixels, indices=1, return_prefix_tokens=True, intermediates_only=True
+            )[-1]
+            return tokens[:, 0]  # type: ignore[no-any-return]
         features: torch.Tensor = module(pixels)
         return features
 
     architecture = _configuration(request)
     if request.pooling:
         architecture = f"{architecture}, pooled by {request.pooling}"
-    look = partial(feature_map, module)
+    look = partial(feature_map, module, norm=not before_norm)
     return network_model(module, encode, preprocessing, architecture, weights, device, precision, feature_map=look)
 
 
-def feature_map(module: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+def feature_map(module: Any, pixels: "torch.Tensor", norm: bool = True) -> "torch.Tensor":
     """`[B, height, width, C]`: what a network of timm's pools, without its class and register tokens.
+
+    Args:
+        norm: of tokens, whether they are taken after the final norm.
 
     Raises:
         FinerRankError: the network keeps no grid of positions.
@@ -74,7 +85,7 @@ def feature_map(module: Any, pixels: "torch.Tensor") -> "torch.Tensor":
     features = module.forward_features(pixels)
     if getattr(features, "ndim", 0) != 4:  # tokens, which each architecture lays out as a grid itself
         try:
-            features = module.forward_intermediates(pixels, indices=1, norm=True, intermediates_only=True)[-1]
+            features = module.forward_intermediates(pixels, indices=1, norm=norm, intermediates_only=True)[-1]
         except (AttributeError, AssertionError) as error:
             what = f"{type(module).__name__}: its features are on no grid of positions"
             raise FinerRankError(f"{what} ({first_line(error)}); name another encoder") from None

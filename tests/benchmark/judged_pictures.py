@@ -5,6 +5,7 @@ Of each triplet one image shares the reference's colour and the other its shape,
 
 import csv
 import math
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,23 +13,34 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Rule = Literal["colour", "shape"]
+Drawing = Literal["painted", "inked"]
+"""A painted figure on any grey, or a black one on a ground of a pale colour."""
 
+Colour = tuple[int, int, int]
 COLOURS = ((215, 60, 50), (50, 160, 70), (60, 90, 210), (225, 190, 50), (150, 70, 190), (60, 190, 200))
 SHAPES = ("disc", "square", "triangle", "cross", "bar", "ring")
 
 
-def write_triplets(folder: Path, rule: Rule, n: int, seed: int = 0, side: int = 64) -> Path:
-    """A plain table `reference, a, b, choice` with its images beside it."""
+def write_triplets(
+    folder: Path, rule: Rule, n: int, seed: int = 0, side: int = 64, drawing: Drawing = "painted", tint: float = 0.15
+) -> Path:
+    """A plain table `reference, a, b, choice` with its images beside it.
+
+    Args:
+        tint: how much colour the ground of an `inked` drawing has.
+    """
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     rows = []
     for i in range(n):
+        draw = _painted if drawing == "painted" else partial(_inked, tint=tint)
+        drawn = partial(draw, random=random, side=side)
         colour, other_colour = random.permutation(len(COLOURS))[:2]
         shape, other_shape = random.permutation(len(SHAPES))[:2]
         pictures = {
-            "reference": _drawn(COLOURS[colour], SHAPES[shape], random, side),
-            "same-colour": _drawn(COLOURS[colour], SHAPES[other_shape], random, side),
-            "same-shape": _drawn(COLOURS[other_colour], SHAPES[shape], random, side),
+            "reference": drawn(COLOURS[colour], SHAPES[shape]),
+            "same-colour": drawn(COLOURS[colour], SHAPES[other_shape]),
+            "same-shape": drawn(COLOURS[other_colour], SHAPES[shape]),
         }
         for name, picture in pictures.items():
             picture.save(folder / f"{i:04d}-{name}.png")
@@ -41,13 +53,23 @@ def write_triplets(folder: Path, rule: Rule, n: int, seed: int = 0, side: int = 
     return path
 
 
-def _drawn(colour: tuple[int, int, int], shape: str, random: np.random.Generator, side: int) -> Image.Image:
+def _painted(colour: Colour, shape: str, random: np.random.Generator, side: int) -> Image.Image:
     grey = int(random.integers(90, 170))
     picture = Image.new("RGB", (side, side), (grey, grey, grey))
-    draw = ImageDraw.Draw(picture)
     paint = tuple(int(np.clip(c + random.integers(-12, 13), 0, 255)) for c in colour)
     x, y = (side / 2 + float(random.uniform(-0.08, 0.08)) * side for _ in range(2))
-    r = float(random.uniform(0.26, 0.36)) * side
+    return _with_figure(picture, paint, shape, x, y, float(random.uniform(0.26, 0.36)) * side)
+
+
+def _inked(colour: Colour, shape: str, random: np.random.Generator, side: int, tint: float) -> Image.Image:
+    ground = tuple(round(128 + tint * (c - 128)) + int(random.integers(-1, 2)) for c in colour)
+    x, y = (side / 2 + float(random.uniform(-0.03, 0.03)) * side for _ in range(2))
+    picture = Image.new("RGB", (side, side), ground)
+    return _with_figure(picture, (10, 10, 10), shape, x, y, float(random.uniform(0.34, 0.4)) * side)
+
+
+def _with_figure(picture: Image.Image, paint: tuple[int, ...], shape: str, x: float, y: float, r: float) -> Image.Image:
+    draw = ImageDraw.Draw(picture)
     if shape == "disc":
         draw.ellipse([x - r, y - r, x + r, y + r], fill=paint)
     elif shape == "ring":

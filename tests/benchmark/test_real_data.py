@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from handmade import Cli
 from PIL import Image
 from pytest import approx
 
+from benchmark.distances import load_distance
+from benchmark.distances.lpips import CHANNELS, load_trunk, published_weights
 from benchmark.embedders import load_embedder
 
 FOLDER = os.environ.get("FINER_RANK_DATA", "")
@@ -127,6 +131,22 @@ def test_a_dog_of_nobody_is_everybody_a_little_and_one_dog_a_lot(dogs: dict[str,
     assert dogs["anchors"]["chance"]["mAP"]["value"] == approx(0.22, abs=0.01)
 
 
+def test_lpips_is_the_one_measured_elsewhere() -> None:
+    weights = Path(FOLDER) / "weights" / "squeezenet1_1_imagenet.safetensors"
+    photos = [PHOTOS / "backpack" / f"0{i}.jpg" for i in (0, 1)]
+    distance = load_distance(f"lpips:squeeze@{weights}", size=224, device="cpu")
+    assert distance.between(photos[:1], photos[1:])[0] == approx(0.347863, abs=1e-5)
+    squashed = [np.asarray(Image.open(p).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)) for p in photos]
+    one, other = (torch.tensor(pixels).permute(2, 0, 1)[None] / 255 for pixels in squashed)
+    trunk = load_trunk("squeeze", weights, "cpu")
+    weighed = trunk.differences(one, other)[0] * published_weights("squeeze")
+    layers = [float(layer.sum()) for layer in weighed.split(CHANNELS["squeeze"])]
+    assert layers == approx([0.038285, 0.007041, 0.050369, 0.112882, 0.068219, 0.029078, 0.041989], abs=1e-5)
+    black, grey, white = (torch.full((1, 3, 64, 64), level) for level in (0.0, 0.5, 1.0))
+    for dark, expected in ((black, 0.589138), (grey, 0.203119)):
+        assert float(trunk.differences(dark, white)[0] @ published_weights("squeeze")) == approx(expected, abs=1e-5)
+
+
 def test_cosines_are_those_measured_elsewhere() -> None:
     embedder = load_embedder(SQUEEZENET, resize="squash", size=224, device="cpu")
     photos = [Image.open(PHOTOS / name).convert("RGB") for name in ("dog/00.jpg", "dog/01.jpg", "cat/00.jpg")]
@@ -169,3 +189,18 @@ def test_map_falls_with_identities_and_auc_does_not(command: Callable[..., str],
     m_ap, auc = ([cell[score] for cell in found["cells"]] for score in ("mAP", "AUC"))
     assert m_ap[0] > m_ap[1] > m_ap[2] + 0.01
     assert max(auc) - min(auc) < 0.005
+
+
+def test_clpips_is_tuned_to_the_same_subject_and_judged_on_subjects_never_seen(
+    command: Callable[..., str],
+) -> None:
+    command(
+        "agreement", "triplets", "--gallery", PHOTOS, "--out", "same", "--n", "200", "--split", "0.5,0,0.5",
+    )  # fmt: skip
+    how = ("--network", "squeeze", "--trunk", SQUEEZENET.partition("@")[2], "--size", "96", "--device", "cpu", "--json")
+    record = json.loads(command("agreement", "tune", "same/triplets.csv", "--recipe", "clpips", *how, "--out", "tuned"))
+    (change,) = record["changes"]
+    assert (change["measure"], change["n_targets"]) == ("2AFC", 15)
+    assert change["before"]["value"] > 0.8
+    assert change["after"]["value"] > 0.8
+    assert change["gain"]["low"] <= change["after"]["value"] - change["before"]["value"] <= change["gain"]["high"]

@@ -118,6 +118,9 @@ def published_spec(spec: str) -> str:
     if spec.startswith("ensemble:"):
         parts = [part.partition("=") for part in spec.removeprefix("ensemble:").split(",")]
         return "ensemble:" + ",".join(f"{published_spec(name)}{equals}{weight}" for name, equals, weight in parts)
+    if spec.startswith("clpips:"):  # a folder, and a file after it
+        folder, at, trunk = spec.removeprefix("clpips:").partition("@")
+        return f"clpips:{Path(folder).name}{at}{Path(trunk).name if at else ''}"
     for marker in FOLDERS:
         start, found, folder = spec.partition(marker)
         if found and "@" not in start:

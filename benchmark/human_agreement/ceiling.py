@@ -17,8 +17,8 @@ from benchmark.human_agreement.agreement import (
     rank_icc,
 )
 from benchmark.human_agreement.correlations import WITHIN, Ints
-from benchmark.human_agreement.intervals import mean_of
-from benchmark.human_agreement.questions import Questions, Votes, votes_of
+from benchmark.human_agreement.intervals import OfRows, mean_of
+from benchmark.human_agreement.questions import Questions, Votes, means, votes_of
 from benchmark.human_agreement.reliability import ICC_FORMS, NO_ALPHA, Level, alpha_of_groups, icc_of_groups
 from benchmark.human_judgements.judgements import Kind
 
@@ -86,14 +86,37 @@ def _vote_ceiling(q: Questions, votes: Votes) -> list[Measure]:
     by_target = mean_of(target, len(q.targets), (votes.times - 1) / (n - 1), share)
     by_rater = None
     if q.knows_raters and (q.votes == 1).all():
-        _, own, times = np.unique(
-            np.stack([q.question, q.common.astype(np.intp)]), axis=1, return_inverse=True, return_counts=True
-        )
-        n_votes = np.bincount(q.question)[q.question]
-        agreeing = np.where(n_votes > 1, (times[own.reshape(-1)] - 1) / np.maximum(n_votes - 1, 1), np.nan)
-        by_rater = mean_of(q.rater, len(q.raters), agreeing, 1 / n_votes)
+        by_rater = OfRows(q.rater, np.ones(len(q.rows)), AgreeingPairs(q.question, q.common))
     names = ("2AFC",) if q.kind == "2afc" else ("odd-one-out", "odd-one-out, ties correct")
     return [Measure(name, of, "triplets", len(q.targets), len(q.raters), by_target, by_rater) for name in names]
+
+
+class AgreeingPairs:
+    """Share of the pairs of two people that agree on a question, each question weighing the same, of people who stand
+    so many times in the sample as their weights say. Nobody is paired with himself, however often he was drawn."""
+
+    def __init__(self, question: Ints, answer: Floats) -> None:
+        """One answer of one person a row; some question has two."""
+        n = np.bincount(question)[question]
+        rows = np.flatnonzero(n > 1)
+        self.rows = rows[np.lexsort((answer[rows], question[rows]))]
+        question, answer, n = question[self.rows], answer[self.rows], n[self.rows]
+        is_new = np.append(True, question[1:] != question[:-1])
+        self.questions = np.flatnonzero(is_new)
+        self.answers = np.flatnonzero(is_new | np.append(True, answer[1:] != answer[:-1]))
+        self.share = 1 / (n * (n - 1.0))  # of one pair
+
+    def __call__(self, weights: Floats) -> Floats:
+        """`[B]` of `[B, rows]`; NaN where no two people share a question."""
+        own = weights[:, self.rows]
+        agree, all_ = (self._pairs(own, starts) for starts in (self.answers, self.questions))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return agree / all_
+
+    def _pairs(self, own: Floats, starts: Ints) -> Floats:
+        pairs = np.add.reduceat(own, starts, axis=1) ** 2 - np.add.reduceat(own**2, starts, axis=1)
+        found: Floats = (pairs * self.share[starts]).sum(axis=1)
+        return found
 
 
 def _order_ceiling(q: Questions) -> list[Measure]:
@@ -104,7 +127,7 @@ def _order_ceiling(q: Questions) -> list[Measure]:
         return []
     question, own = q.question[rows], q.common[rows]
     sums = np.bincount(q.question[known], q.common[known], q.n)
-    others = people_side(q, (sums[question] - own) / (n[question] - 1))
+    others = people_side(q, means(sums[question] - own, n[question] - 1))
     own = people_side(q, own)
     pairs, cells = np.unique(np.stack([q.rater[rows], q.target[rows]]), axis=1, return_inverse=True)
     cells = cells.reshape(-1)

@@ -63,8 +63,7 @@ class Questions:
     @cached_property
     def mean_answer(self) -> Floats:
         """`[U]`, over votes."""
-        found: Floats = np.bincount(self.question, self.share * self.common).astype(np.float64)
-        return found
+        return means(np.bincount(self.question, self.votes * self.common), np.bincount(self.question, self.votes))
 
     @cached_property
     def knows_raters(self) -> bool:
@@ -81,6 +80,14 @@ class Questions:
             self.kind, self.rows[where], question, target, rater, self.answer[where], self.common[where],
             self.votes[where], tuple(self.targets[i] for i in targets), tuple(self.raters[i] for i in raters),
         )  # fmt: skip
+
+
+def means(sums: Floats, n: Floats) -> Floats:
+    """`sums / n`, where means that differ by rounding alone are equal: orders are taken of them."""
+    found = sums / n
+    scale = float(np.abs(found).max(initial=0.0)) or 1.0
+    rounded: Floats = np.round(found / scale, 12) * scale
+    return rounded
 
 
 def questions_of(judgements: Judgements) -> Questions:

@@ -31,6 +31,7 @@ class Inversion:
     """One photo under one embedder.
 
     Attributes:
+        target: the photo's name, and `target_sha256` of its bytes.
         file: the picture that was found, of the network's input size.
         before: distance of the start to the target.
         distance: of the picture, as the network sees it, to the target: 1 - cosine, in [0, 2].
@@ -44,6 +45,7 @@ class Inversion:
     fingerprint: str
     way: str
     target: str
+    target_sha256: str
     file: str
     before: float
     distance: float
@@ -77,7 +79,8 @@ def invert_photos(
     """
     for embedder in embedders:
         refuse_without_network(embedder)
-    photos = list({photo.digest: photo for photo in (*targets, *others)}.values())
+    # Of a target that is among the others, its own path is looked up below.
+    photos = list({photo.digest: photo for photo in (*others, *targets)}.values())
     embedded = [
         embed_files(
             [photo.path for photo in photos], embedder, resources.store, batch_size=resources.batch_size,
@@ -121,6 +124,7 @@ def _placed(
         embedder.fingerprint,
         way,
         target.name,
+        target.digest,
         file,
         inverted.curve[0],
         float(to[0]),
@@ -154,7 +158,7 @@ def _draw_pictures(
         line[0].imshow(prepared_picture(embedders[0], decode_image(read_image_bytes(target.path))))
         line[0].set_title(plain(shorten(Path(target.name).name)), fontsize=7)
         for panel, (spec, way) in zip(line[1:], columns, strict=True):
-            each = next(e for e in found if (e.embedder, e.way, e.target) == (spec, way, target.name))
+            each = next(e for e in found if (e.embedder, e.way, e.target_sha256) == (spec, way, target.digest))
             with Image.open(folder / each.file) as picture:
                 panel.imshow(picture)
             title = f"{plain(shorten(published_spec(spec)))}\n{way}: {each.distance:.3f}, rank {each.rank}"

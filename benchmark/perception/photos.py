@@ -59,7 +59,7 @@ def photos_at(path: Path) -> tuple[TriedPhoto, ...]:
     from galleries.tables import find_metadata
 
     if path.is_file():
-        return _digested(path, [(path.name, path, "", None)])
+        return _digested(path, [(str(path), path, "", None)])
     if path.is_dir() and find_metadata(path) is None:
         found, _, faults = image_files(path, True)
         if not faults and all(file.parent == path for file in found):

@@ -94,7 +94,8 @@ def draw_sensitivities(found: Sequence[Sensitivity], out: Path) -> None:
         panel.set_xlim(left=0)
     panels[0].set_yticks(range(len(aspects)), aspects)
     panels[0].invert_yaxis()
-    panels[-1].legend(fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=min(3, len(found)))
     save_figure(figure, out)
 
 

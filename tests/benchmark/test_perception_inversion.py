@@ -47,18 +47,20 @@ def test_the_seed_decides_the_picture(photos: Path, tmp_path: Path, way: Way) ->
 
 def test_the_command_writes_pictures_that_are_taken_for_their_targets(photos: Path, tmp_path: Path, cli: Cli) -> None:
     out = tmp_path / "out"
+    namesake = save(patchwork(1, 64), tmp_path / "0.png")  # of the name of another, with the content of 1.png
     command = ("perception", "inversion", photos / "0.png", "-e", "critter-reid", "--steps", 60, "--by", "pixels")
-    done = cli(*command, photos / "1.png", "--among", photos, "--out", out, "--json")
+    done = cli(*command, namesake, "--among", photos, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
     assert json.loads((out / "inversion.json").read_text()) == content
+    assert {each["target"] for each in content["inversions"]} == {str(photos / "0.png"), str(namesake)}
     for each in content["inversions"]:
         assert each["distance"] < each["before"] / 3
         assert (each["rank"], each["n_photos"]) == (1, 4)
         assert each["nearest_other"] > each["distance"]
         # The PNG itself is what was measured.
         embedder = load_embedder("critter-reid", device="cpu")
-        rows = embedder.embed([out / each["file"], photos / each["target"]]).astype(np.float64)
+        rows = embedder.embed([out / each["file"], each["target"]]).astype(np.float64)
         assert each["distance"] == approx(1 - rows[0] @ rows[1], abs=1e-5)
         assert pixels_of(out / each["file"]).shape == (96, 96, 3)
     assert {path.name for path in out.iterdir()} == {
@@ -66,7 +68,7 @@ def test_the_command_writes_pictures_that_are_taken_for_their_targets(photos: Pa
     }  # fmt: skip
     alone = cli(*command, "--among", photos, "--out", tmp_path / "alone", "--json")
     same = json.loads(alone.stdout)["inversions"][0]
-    assert same == next(each for each in content["inversions"] if each["target"] == "0.png")
+    assert same == next(each for each in content["inversions"] if each["target"] == str(photos / "0.png"))
 
 
 def test_what_cannot_be_inverted_is_refused(photos: Path, tmp_path: Path, refusal: Refusal) -> None:

@@ -67,7 +67,7 @@ def lora(folder: Path, **options: Any) -> Settings:
 
 
 def mlp(folder: Path, **options: Any) -> Settings:
-    own = {"hidden": 64, "epochs": 16, "batch_size": 32}
+    own = {"hidden": 256, "epochs": 30, "batch_size": 16}
     return lora(folder, method="mlp", **{**own, **options})
 
 
@@ -202,10 +202,10 @@ def test_the_same_seed_gives_the_same_files_and_another_does_not(tuned: Made, fo
 def test_the_command_embeds_no_image_twice(tuned: Made, folder: Path, tmp_path: Path) -> None:
     found, store = tuned("mlp", "shape"), folder / "store"
     held = {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
-    options = ("--backbone", lora(folder).backbones[0], "--method", "mlp", "--hidden", 64, "--batch-size", 32)
+    options = ("--backbone", lora(folder).backbones[0], "--method", "mlp", "--hidden", 256, "--batch-size", 16)
     table, rate = (
         folder / "shape" / "shape.csv",
-        ("--learning-rate", 3e-3, "--epochs", 16, "--size", 64, "--held-out", 0.25, "--device", "cpu"),
+        ("--learning-rate", 3e-3, "--epochs", 30, "--size", 64, "--held-out", 0.25, "--device", "cpu"),
     )
     out = tmp_path / "by-command"
     done = run_here("agreement", "tune", table, "--recipe", "dreamsim", *options, *rate, "--store", store, "--out", out)

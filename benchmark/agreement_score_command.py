@@ -18,7 +18,9 @@ def score(
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Distance or embedder, such as lpips:alex or dinov2. Repeatable. None: people alone."),
+        typer.Option(
+            "--metric", "-m", help="Distance or embedder, such as lpips:alex or dinov2. Repeatable. None: people alone."
+        ),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="2afc, jnd, odd-one-out, ranking or rating.")] = None,
     split: Annotated[str, typer.Option(help="Only train, val or test.")] = "",
@@ -58,6 +60,8 @@ def score(
         raise FinerRankError("--metric: one is named twice; name each once")
     if plot is not None:
         check_format(plot)
+        if not specs:
+            raise FinerRankError("--plot: draws the scores of distances; give --metric, or leave it out")
     if out is not None:
         refuse_existing(out)
     root = store or default_store()
@@ -72,11 +76,11 @@ def score(
     }
     if out is not None:
         write_scores(scores, given, distances, described, out)
-    if plot is not None:
-        draw_scores(scores, plot)
     if as_json:
         print_json({"metrics": described, **scores.as_json()})
-        return
-    print_scores(scores)
-    for line in notes_of(scores):
-        note(line)
+    else:
+        print_scores(scores)
+        for line in notes_of(scores):
+            note(line)
+    if plot is not None:
+        draw_scores(scores, plot)

@@ -1,5 +1,6 @@
 """`finer-rank distance`"""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,8 +70,8 @@ def distance(
     from galleries.console import note, print_json, print_table, progress_bars
     from galleries.errors import FinerRankError
 
-    if out is not None and (out.suffix != ".csv" or out.exists() or not out.parent.is_dir()):
-        raise FinerRankError(f"--out {out}: is there already, is no .csv, or has no folder; name a new .csv file")
+    if out is not None:
+        _check_out(out)
     specs = metric or ["lpips"]
     if len(set(specs)) < len(specs):
         raise FinerRankError("--metric: one is named twice; name each once")
@@ -100,14 +101,26 @@ def distance(
     print_table("distances, smaller is nearer", ["first", "second", *map(published_spec, specs)], cells, n_left=2)
 
 
+def _check_out(out: Path) -> None:
+    from galleries.errors import FinerRankError
+
+    for is_wrong, what in (
+        (out.suffix != ".csv", "is no .csv"),
+        (out.exists(), "is there already"),
+        (not out.parent.is_dir(), f"there is no folder {out.parent}"),
+    ):
+        if is_wrong:
+            raise FinerRankError(f"--out {out}: {what}; name a new .csv file")
+
+
 def _asked(first: Path | None, second: Path | None, pairs: Path | None, images: Path | None) -> "Pairs":
     """The pairs of files that are asked for.
 
     Raises:
         FinerRankError: two ways to ask at once, or none; a table or folders without any pair.
-        Faults: files without a partner; rows that cannot be used.
+        Faults: paths that are not there; files without a partner; rows that cannot be used.
     """
-    from galleries.errors import FinerRankError
+    from galleries.errors import Fault, FinerRankError, raise_if_any
 
     if pairs is not None:
         if first or second:
@@ -117,10 +130,19 @@ def _asked(first: Path | None, second: Path | None, pairs: Path | None, images: 
         raise FinerRankError("--images: is for the paths of a table; give --pairs with it")
     if first is None or second is None:
         raise FinerRankError("two images or two folders are needed; write both, or --pairs TABLE")
+    missing = [Fault(str(path), "no such file or folder", "check the path") for path in (first, second) if _lacks(path)]
+    raise_if_any("paths", missing)
     if first.is_dir() != second.is_dir():
         folder, file = (first, second) if first.is_dir() else (second, first)
         raise FinerRankError(f"{folder} is a folder and {file} is not; give two files, two folders, or --pairs TABLE")
     return _of_folders(first, second) if first.is_dir() else [(first, second)]
+
+
+def _lacks(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except (OSError, ValueError):  # too long a name, a NUL, or a folder that must not be entered: said when it is read
+        return False
 
 
 def _of_folders(first: Path, second: Path) -> "Pairs":
@@ -155,15 +177,25 @@ def _of_table(path: Path, root: Path) -> "Pairs":
     faults = [*column_faults(table, columns, table.columns), *table.faults]
     if not faults:
         faults = [
-            Fault(table.where(i), f"{column} is empty, or holds a NUL", "name an image, or remove the row")
+            Fault(f"{table.where(i)}, {column}", *wrong)
             for i, row in enumerate(table.rows)
             for column in columns
-            if not row[column] or "\0" in row[column]
+            if (wrong := _wrong_with(row[column]))
         ]
     raise_if_any(str(path), faults)
     if not table.rows:
         raise FinerRankError(f"{path}: has no rows; write a pair of images a row")
     return [(root / row["first"], root / row["second"]) for row in table.rows]
+
+
+def _wrong_with(name: str) -> tuple[str, str] | None:
+    if not name.strip():
+        return "an image's name is empty", "name an image, or remove the row"
+    if "\0" in name or ("\\" in name and os.sep == "/"):
+        return f"backslash or NUL in {name}", "write folders with /"
+    if name != name.strip():
+        return f"{name!r} begins or ends with a space", "remove it"
+    return None
 
 
 def _write(out: Path, pairs: "Pairs", found: "dict[str, Floats]") -> None:

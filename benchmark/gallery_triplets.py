@@ -5,10 +5,12 @@ Labels decide, and nobody is asked: they say whether a distance follows identity
 
 import hashlib
 import random
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from functools import cache
+from itertools import accumulate, permutations
 from pathlib import Path
 from typing import Literal
 
@@ -60,8 +62,9 @@ def gallery_triplets(
     """Draw triplets, evenly over the identities of each part; the same ones whatever the order of `photos`.
 
     Identities are dealt to the parts, so that none of the three photos of a held-out triplet shows anybody that a
-    distance was tuned on. Photos of one encounter are no pair: they would be told by their background. Distractors
-    are left out, for who they show need not be known; so are photos whose bytes stand there already.
+    distance was tuned on. No reference is compared with a photo of its own encounter, whoever that shows: backgrounds
+    would decide. Distractors are left out, for who they show need not be known; so are photos whose bytes stand there
+    already.
 
     Args:
         digests: `Photo.path` → SHA-256 of the file.
@@ -89,19 +92,26 @@ def gallery_triplets(
         what = "no identity that shares its category has two photos of different encounters"
         raise FinerRankError(f"{what}; a triplet needs two photos of its subject")
     part_of = _dealt(members, {i for i in own if pairs[i]}, shares, seed)
+    others = {
+        identity: [
+            photo
+            for other in members[of[0].category] if other != identity and part_of[other] == part_of[identity]
+            for photo in own[other]
+        ]
+        for identity, of in own.items()
+    }  # fmt: skip
+
+    @cache
+    def beside(identity: str, encounter: str) -> list[Photo]:
+        """Others' photos for a reference of that encounter."""
+        return [photo for photo in others[identity] if not encounter or photo.encounter != encounter]
+
+    ends = {i: [*accumulate(len(beside(i, reference.encounter)) for reference, _ in of)] for i, of in pairs.items()}
     rows: list[Triplet] = []
     for part, share in zip(PARTS, shares, strict=True):
         if not share:
             continue
-        others = {
-            identity: [
-                photo for other in members[own[identity][0].category] if other != identity and part_of[other] == part
-                for photo in own[other]
-            ]
-            for identity in own
-            if part_of[identity] == part
-        }  # fmt: skip
-        room = {identity: len(pairs[identity]) * len(of) for identity, of in others.items()}
+        room = {identity: of[-1] if of else 0 for identity, of in ends.items() if part_of[identity] == part}
         if not any(room.values()):
             raise FinerRankError(
                 f"no triplet is left for {part}: it takes two identities of one category, one of them with two photos "
@@ -113,9 +123,9 @@ def gallery_triplets(
         for identity, k in _shared_out(min(wanted, sum(room.values())), room).items():
             draw = random.Random(f"{seed}\0{identity}")
             for place in draw.sample(range(room[identity]), k):
-                pair, other = divmod(place, len(others[identity]))
+                pair = bisect_right(ends[identity], place)
                 reference, same = pairs[identity][pair]
-                ab = (same, others[identity][other])
+                ab = (same, beside(identity, reference.encounter)[place - ends[identity][pair]])
                 choice: Literal["a", "b"] = "a" if draw.random() < 0.5 else "b"
                 rows.append(Triplet(reference, *(ab if choice == "a" else ab[::-1]), choice, part))
     rows.sort(key=lambda row: (PARTS.index(row.part), *(p.file_name for p in (row.reference, row.a, row.b))))

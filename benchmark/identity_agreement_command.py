@@ -25,7 +25,7 @@ def identity(
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", "-m", "--embedder", "-e", help="An embedder or distance: dinov2, lpips. Repeatable."),
+        typer.Option("--metric", "-m", help="An embedder or distance: dinov2, lpips. Repeatable."),
     ] = None,
     pair: Annotated[
         list[str] | None,
@@ -71,6 +71,11 @@ def identity(
     one_of("--kind", kind, KINDS)
     if plot is not None:
         check_format(plot)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise FinerRankError(f"{out}: cannot be written (there is no folder {out.parent}); name another file")
+    for option, named in (("--gallery", [*map(str, gallery)]), ("--metric", metric or []), ("--pair", pair or [])):
+        if len(set(named)) < len(named):
+            raise FinerRankError(f"{option}: one is named twice; name each once")
     pairs = [_pair(text) for text in pair or ()]
     specs = list(dict.fromkeys([*(spec for both in pairs for spec in both), *(metric or ())]))
     if not specs:
@@ -79,12 +84,10 @@ def identity(
     given = load_judgements(judgements, kind=kind, split=split, subset=subset)  # type: ignore[arg-type]
     loaded = [Gallery.load(path) for path in gallery]
     raise_if_any("cannot be scored", [fault for _, faults in loaded for fault in faults])
-    named = {str(path): opened for path, (opened, _) in zip(gallery, loaded, strict=True)}
-    if len(named) < len(gallery):
-        raise FinerRankError("--gallery: one is named twice; name each once")
+    opened = {str(path): of for path, (of, _) in zip(gallery, loaded, strict=True)}
     distances = [load_distance(spec, size=size, device=device, precision=precision, memo=root) for spec in specs]
     with progress_bars() as progress:
-        found = study(given, named, distances, pairs, Resources(root, batch_size, progress, note))
+        found = study(given, opened, distances, pairs, Resources(root, batch_size, progress, note))
     content = found.as_json()
     if out is not None:
         _write(out, json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
@@ -105,8 +108,8 @@ def _pair(text: str) -> tuple[str, str]:
     from galleries.errors import FinerRankError
 
     before, _, after = text.partition("=")
-    if not before or not after or "=" in after:
-        raise FinerRankError(f"--pair {text}: write BEFORE=AFTER, two metrics without = in their names")
+    if not before or not after or "=" in after or before == after:
+        raise FinerRankError(f"--pair {text}: write BEFORE=AFTER, two different metrics without = in their names")
     return before, after
 
 

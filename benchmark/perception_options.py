@@ -15,7 +15,7 @@ Triplets = Annotated[
 Embedders = Annotated[list[str], typer.Option("--embedder", "-e", help="As for evaluate. Repeatable.")]
 Metrics = Annotated[
     list[str],
-    typer.Option("--metric", "-m", "--embedder", "-e", help="An embedder or a distance: dinov2, lpips. Repeatable."),
+    typer.Option("--metric", "-m", help="An embedder or a distance: dinov2, lpips. Repeatable."),
 ]
 Sizes = Annotated[int | None, typer.Option(help="Squash images to so many pixels, in place of the model's own way.")]
 

@@ -115,7 +115,7 @@ def _read_jsonl(path: Path) -> Table:
     for number, line in enumerate(lines, start=1):
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits are no JSONDecodeError
             faults.append(Fault(f"{path.name} row {number}", f"not JSON ({error})", "mend the line"))
             continue
         if not isinstance(value, dict):
@@ -177,6 +177,8 @@ def column_faults(table: Table, required: Sequence[str], known: Sequence[str]) -
     for column in table.columns:
         if column not in known and column not in misspelt:
             near = get_close_matches(column, known, n=1)
-            hint = f"{near[0]!r} is meant? Rename it" if near else f"remove it (known: {', '.join(known)})"
+            hint = (
+                f"{near[0]!r} is meant? Rename it, or remove it" if near else f"remove it (known: {', '.join(known)})"
+            )
             faults.append(Fault(table.path.name, f"unknown column {column!r}", hint))
     return faults

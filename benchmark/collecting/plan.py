@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,8 +20,8 @@ COLLECTED_KINDS: tuple[CollectedKind, ...] = get_args(CollectedKind)
 COLUMNS: Mapping[CollectedKind, tuple[str, ...]] = {"2afc": ("reference", "a", "b"), "ranking": ("target", "image")}
 
 IGNORED: Mapping[CollectedKind, tuple[str, ...]] = {
-    "2afc": ("choice", "votes", "split", "subset"),
-    "ranking": ("rank", "split", "subset"),
+    "2afc": ("choice", "votes", "rater", "split", "subset"),
+    "ranking": ("rank", "rater", "split", "subset"),
 }
 """Columns of tables of judgements, so that the questions of one can be asked anew."""
 
@@ -54,6 +54,8 @@ def read_questions(path: Path) -> tuple[CollectedKind, list[Question]]:
     """The questions of a table: `reference, a, b[, target]`, or `target, image` with a row for each image to be
     ranked. Images lie below the table's folder. Answers that the table holds are not looked at.
 
+    What several raters answered is one question: rows that name the same images and target count once.
+
     Raises:
         Faults: all that is wrong with the table, and images that are not there.
         FinerRankError: not a table.
@@ -66,9 +68,18 @@ def read_questions(path: Path) -> tuple[CollectedKind, list[Question]]:
         faults.append(Fault(path.name, "no rows", "add a row for each question"))
     raise_if_any(str(path), faults)
     images = ImagePaths(path.parent)
+    if "rater" in table.columns:
+        table = _once(table, (*COLUMNS[kind], *optional))
     found, wrong = (_choices if kind == "2afc" else _rankings)(table, images)
     raise_if_any(str(path), wrong)
     return kind, found
+
+
+def _once(table: Table, columns: Sequence[str]) -> Table:
+    """The first of the rows that say the same in these columns."""
+    first = {tuple(row.get(column, "") for column in columns): i for i, row in reversed([*enumerate(table.rows)])}
+    kept = sorted(first.values())
+    return replace(table, rows=tuple(table.rows[i] for i in kept), numbers=tuple(table.numbers[i] for i in kept))
 
 
 def _choices(table: Table, images: ImagePaths) -> tuple[list[Question], list[Fault]]:
@@ -78,7 +89,9 @@ def _choices(table: Table, images: ImagePaths) -> tuple[list[Question], list[Fau
         files = [images.find(f"{table.where(i)}, {c}", cells[c]) for c in COLUMNS["2afc"]]
         faults += [file for file in files if isinstance(file, Fault)]
         paths = [file for file in files if isinstance(file, Path)]
-        if len(paths) == len(files):
+        if paths and paths[0] in paths[1:]:
+            faults.append(Fault(table.where(i), "the reference is one of the images", "mend the row"))
+        elif len(paths) == len(files):
             target = cells.get("target", "").strip() or names[0]
             questions.append(Question(paths[0], tuple(paths[1:]), target, names, table.where(i)))
     return questions, faults
@@ -100,7 +113,10 @@ def _rankings(table: Table, images: ImagePaths) -> tuple[list[Question], list[Fa
             faults.append(Fault(where, what, f"give it 2 to {MOST_RANKED} to be ranked"))
             continue
         paths = tuple(file for file in files if isinstance(file, Path))
-        if isinstance(reference, Path) and len(paths) == len(files):
+        if reference in paths:
+            at = table.where(rows[files.index(reference)])
+            faults.append(Fault(at, "the image is the target itself", "remove the row"))
+        elif isinstance(reference, Path) and len(paths) == len(files):
             # Rows of a table stand in no particular order; the question is the same.
             paths, names = tuple(sorted(paths)), sorted(names)
             questions.append(Question(reference, paths, target, (target, *names), where))

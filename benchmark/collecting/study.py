@@ -56,7 +56,7 @@ def study_path(page: Path) -> Path:
 
 
 def write_study(study: Study) -> None:
-    """Write a study file. Images are named relative to its folder."""
+    """Write a study file. Images are named relative to its folder, which it names too."""
     folder = study.path.parent.absolute()
 
     def name(path: Path) -> str:
@@ -65,6 +65,7 @@ def write_study(study: Study) -> None:
     content = {
         "format": FORMAT,
         "id": study.id,
+        "folder": folder.as_posix(),
         "kind": study.kind,
         "title": study.title,
         "question": study.question,
@@ -93,7 +94,7 @@ def write_study(study: Study) -> None:
 
 
 def read_study(path: Path) -> Study:
-    """Read a study file.
+    """Read a study file. Where it was moved away from its images, they are looked for where it was written.
 
     Raises:
         FinerRankError: it is none, or was changed so that it cannot be read.
@@ -113,8 +114,13 @@ def _study(path: Path, content: Any) -> Study:
     if content["format"] != FORMAT or content["kind"] not in COLLECTED_KINDS:
         raise ValueError(content["format"])
 
+    folder = path.parent
+
     def file(name: str) -> Path:
-        return Path(os.path.normpath(path.parent / name))
+        return Path(os.path.normpath(folder / name))
+
+    if not any(file(name).exists() for name in content["sha256"]) and Path(content["folder"]).is_dir():
+        folder = Path(content["folder"])
 
     trials = []
     for each in content["trials"]:

@@ -6,6 +6,7 @@
 
 import importlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ def load_distance(
                 spec, size=size, resize="squash" if size else None, precision=precision, device=device, memo=memo
             )
         except UnknownEmbedder as error:
-            raise FinerRankError(f"{error}; or a metric of pictures: {', '.join(METHODS)}") from None
+            near = get_close_matches(method.lower(), METHODS, n=2)
+            hint = f"{' or '.join(map(repr, near))} is meant? " if near else ""
+            raise FinerRankError(
+                f"{spec}: no such metric; {hint}metrics of pictures are {', '.join(METHODS)}; of embedders: {error}"
+            ) from None
         return EmbeddingDistance(embedder)
     if size is not None and not 8 <= size <= 4096:
         raise FinerRankError(f"--size {size}: out of range; write 8 to 4096 pixels")

@@ -42,7 +42,7 @@ def load(request: "DistanceRequest") -> PictureDistance:
     def build() -> Lpips:
         weights = _read_weights(folder, network)
         device = resolve_device(request.device)
-        trunk = load_trunk(network, request.weights, device)
+        trunk = load_trunk(network, request.weights, device, "clpips:FOLDER@FILE")
         if trunk.digest != described["trunk_sha256"]:
             raise FinerRankError(
                 f"{request.spec}: was tuned on another trunk of {network}; write clpips:FOLDER@FILE with the file of "

@@ -96,13 +96,14 @@ def layer_differences(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tens
     return torch.cat([(a - b).square().mean(dim=(2, 3)) for a, b in zip(first, second, strict=True)], dim=1)
 
 
-def load_trunk(network: str, weights: Path | None, device: str) -> Trunk:
+def load_trunk(network: str, weights: Path | None, device: str, instead: str = "") -> Trunk:
     """The trunk with weights trained on ImageNet.
 
     Args:
         network: `alex`, `vgg` or `squeeze`.
         weights: a checkpoint of torchvision's, or the `features` of one; the file that torchvision publishes where
             None.
+        instead: what to write to bring them, for the message; the spec of LPIPS where it is not said.
 
     Raises:
         FinerRankError: unknown network, or weights that are out of reach or of another network.
@@ -110,7 +111,7 @@ def load_trunk(network: str, weights: Path | None, device: str) -> Trunk:
     check_network(network)
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # its 10-bit mantissa would pass for float32
-    return Trunk(network, load_features(network, weights, f"lpips:{network}@FILE")).to(device)
+    return Trunk(network, load_features(network, weights, instead or f"lpips:{network}@FILE")).to(device)
 
 
 def load_features(network: str, weights: Path | None, instead: str) -> nn.Sequential:

@@ -271,7 +271,7 @@ class _Loop:
             if any(key in self.faults for key in pair):
                 found.append(float("nan"))
                 continue
-            first, second = (self._content_of[key] for key in pair)
+            first, second = sorted(self._content_of[key] for key in pair)  # names move no last bit
             is_same = first == second
             found.append(
                 self.of_same if is_same else self.method.distance(self._features[first], self._features[second])

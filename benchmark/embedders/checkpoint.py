@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.embedders import concatenated
 from benchmark.embedders.base import LoadedModel, Preprocessing, Request, digest_of
+from benchmark.embedders.weights import refuse_nan
 from benchmark.embedders.zoo import EncoderCard, training_data
 from galleries.errors import FinerRankError, printable
 from galleries.image_set import new_folder
@@ -50,9 +51,18 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
         pooling=described.get("pooling", ""),
     )
     loaded: LoadedModel = family.load(inner, device, precision)
+    if loaded.module is not None:
+        refuse_nan(loaded.module, Path(request.model, WEIGHTS))
     architecture = digest_of({key: described.get(key, "") for key in ("family", "architecture", "pooling")})
     files = (*loaded.files, Path(request.model, DESCRIPTION))
-    return replace(loaded, architecture=f"sha256:{architecture}", files=files)
+
+    def forward(batch: Any) -> Any:
+        rows = loaded.forward(batch)
+        if rows.shape[1] != (width := described["dimension"]):
+            raise FinerRankError(f"{files[-1]}: says {width} numbers, its network gives {rows.shape[1]}")
+        return rows
+
+    return replace(loaded, forward=forward, architecture=f"sha256:{architecture}", files=files)
 
 
 def card(request: Request) -> EncoderCard:
@@ -179,7 +189,7 @@ def _described(request: Request) -> Mapping[str, Any]:
         if (
             type(described["dimension"]) is not int
             or described["dimension"] < 1
-            or any(type(described.get(key, "")) is not str for key in TEXTS)
+            or any(type(described.get(key, "")) is not str for key in (*TEXTS, "pooling"))
         ):
             raise ValueError("a field of another kind")
         foreign = sorted(described.keys() - set(ENTRIES))
@@ -195,6 +205,8 @@ def _described(request: Request) -> Mapping[str, Any]:
             raise ValueError(f"trained_on: {unknown[0]!r} is none of {', '.join(training_data())}")
         if described["family"] == concatenated.FAMILY:
             concatenated.check(described)
+        elif alien := [key for key in concatenated.ENTRIES if key in described]:
+            raise ValueError(f"{alien[0]} is of family {concatenated.FAMILY}")
         elif not isinstance(described["preprocessing"], dict):
             raise ValueError("preprocessing is no table")
         else:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders.base import LoadedModel, Preprocessing, Request, digest_of, unit_rows
-from benchmark.embedders.weights import load_strictly, read_state_dict, sha256_of_file
-from galleries.errors import FinerRankError
+from benchmark.embedders.weights import load_strictly, read_state_dict, refuse_nan, sha256_of_file
+from galleries.errors import FinerRankError, printable
 from galleries.images import sha256_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def check(described: Mapping[str, Any]) -> None:
             raise ValueError(f"a member has other entries than {', '.join(MEMBER_ENTRIES)}")
         if member and (member["name"] not in zoo() or not member["weights_sha256"]):
             raise ValueError(f"members: {member['name']!r} is no name of the zoo")
+        if member and not 8 <= member.get("size", 8) <= 4096:
+            raise ValueError(f"members: size {member['size']}")
     if type(hidden) is not int or not 1 <= hidden <= MAX_HIDDEN:
         raise ValueError(f"hidden is {hidden!r}")
 
@@ -76,8 +78,12 @@ def load(request: Request, described: Mapping[str, Any], description: Path, devi
     if "hidden" in described:
         import torch
 
+        state, size = read_state_dict(folder / HEAD), (described["hidden"], width)
+        if "0.weight" not in state or state["0.weight"].shape != size:  # before memory is taken for such a head
+            raise FinerRankError(f"{folder / HEAD}: no tensor 0.weight of {size[0]} × {size[1]}; tune again")
         head = residual_head(width, described["hidden"])
-        load_strictly(head, read_state_dict(folder / HEAD), folder / HEAD, f"a head of {width} channels")
+        load_strictly(head, state, folder / HEAD, f"a head of {width} channels")
+        refuse_nan(head, folder / HEAD)
         head.eval().requires_grad_(False).to(device)
         digests.append(sha256_of_file(folder / HEAD))
         files.append(folder / HEAD)
@@ -117,13 +123,15 @@ def _member(request: Request, folder: Path, entry: Mapping[str, Any], device: st
     own = {"size": entry["size"], "resize": "squash"} if "size" in entry else {}
     asked = {key: value for key in ("resize", "size", "interpolation") if (value := getattr(request, key))}
     options: Any = {**own, **asked, "device": device, "precision": precision}
+    if folder.is_symlink():  # which could lead back here
+        raise FinerRankError(f"{folder}: is a link; put the member's folder itself there")
     if not entry:
         return load_embedder(f"checkpoint:{folder}", **options)
     found = load_embedder(entry["name"], **options)
     if found.model.weights_digest != entry["weights_sha256"]:
         raise FinerRankError(
             f"{request.spec}: was made with other weights of {entry['name']} (SHA-256 "
-            f"{entry['weights_sha256'][:12]}…); put those in place"
+            f"{printable(entry['weights_sha256'][:12])}…); put those in place"
         )
     return found
 

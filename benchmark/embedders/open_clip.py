@@ -27,11 +27,13 @@ def load(request: Request, device: str, precision: str) -> LoadedModel:
     import torch
 
     name, weights, tag_config = _resolve(request)
+    # A folder may hold a tower whose positions are of another size than its name says.
+    size = request.size or (request.preprocessing.size if request.preprocessing else None)
     try:
         model = open_clip.create_model(
             name,
             pretrained=None if ":" in name else str(weights),
-            force_image_size=request.size,
+            force_image_size=size,
             precision="fp32",
             pretrained_image=False,
             weights_only=True,

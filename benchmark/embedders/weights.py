@@ -95,3 +95,13 @@ def load_strictly(
             raise FinerRankError(f"{path}: {what} tensor {first}{more}; these are not weights of {architecture}")
     own.update(state)
     module.load_state_dict(own)
+
+
+def refuse_nan(module: "torch.nn.Module", path: Path) -> None:
+    """
+    Raises:
+        FinerRankError: a tensor holds NaN, which attention may swallow, so that no embedding shows it.
+    """
+    for key, value in module.state_dict().items():
+        if value.is_floating_point() and value.isnan().any():
+            raise FinerRankError(f"{path}: tensor {printable(key)} holds NaN; make or fetch the weights again")

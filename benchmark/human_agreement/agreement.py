@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from benchmark.human_agreement.measures import (
     two_afc_scores,
 )
 from benchmark.human_agreement.questions import Questions
-from benchmark.human_agreement.reliability import NO_ALPHA, NO_ICC, alpha_of_groups, icc_of_groups
+from benchmark.human_agreement.reliability import NO_ICC, icc_of_groups
 from benchmark.human_judgements.judgements import Kind
 
 MAIN: dict[Kind, str] = {
@@ -210,7 +209,7 @@ def _pooled_measures(q: Questions, x: Floats, y: Floats) -> list[Measure]:
         elif name == "Spearman":
             statistic = OfRows(q.target_of, whole, PooledSpearman(x, y))
         elif name == "Pearson":
-            statistic = _pooled_pearson(q, x, y) if np.isfinite(x).all() else None
+            statistic = _pooled_pearson(q, x, y, _pearson) if np.isfinite(x).all() else None
         elif len(x) <= PAIRWISE_UP_TO and len(q.targets) <= GROUPS_UP_TO:
             statistic = PooledKendall(q.target_of, x, y, len(q.targets))
         else:
@@ -226,9 +225,9 @@ def _standardised(values: Floats) -> Floats:
     return found
 
 
-def _pooled_pearson(q: Questions, x: Floats, y: Floats) -> OfSums:
+def _pooled_pearson(q: Questions, x: Floats, y: Floats, of: Statistic) -> OfSums:
     a, b = _standardised(x), _standardised(y)  # sums of squares of far-off numbers would cancel
-    return OfSums(sums_by(q.target_of, len(q.targets), np.ones(len(a)), a, b, a * a, b * b, a * b), _pearson)
+    return OfSums(sums_by(q.target_of, len(q.targets), np.ones(len(a)), a, b, a * a, b * b, a * b), of)
 
 
 def _pearson(sums: Floats) -> Floats:
@@ -240,6 +239,13 @@ def _pearson(sums: Floats) -> Floats:
     return np.where(varies, found, np.nan)
 
 
+def _alpha_of_pearson(sums: Floats) -> Floats:
+    # Squared differences of two standardised sides are 2 (1 - r) in the mean, those of any two of all 2n values
+    # 4n / (2n - 1).
+    found: Floats = 1 - (1 - _pearson(sums)) * (1 - 1 / (2 * sums[:, 0]))
+    return found
+
+
 def _alpha_of_scales(q: Questions, x: Floats, y: Floats) -> Measure:
     """Krippendorff's alpha at the interval level between distance and mean rating, both standardised: a distance has no
     scale of ratings."""
@@ -248,10 +254,7 @@ def _alpha_of_scales(q: Questions, x: Floats, y: Floats) -> Measure:
         return Measure(name, q.n, "images", *sizes, reason="needs distances that are finite")
     if not ((x != x[0]).any() and (y != y[0]).any()):
         return Measure(name, q.n, "images", *sizes, reason=NO_ORDER)
-    both = np.concatenate([_standardised(x), _standardised(y)])
-    units = np.tile(np.arange(len(x)), 2)
-    of = partial(alpha_of_groups, np.tile(q.target_of, 2), sizes[0], units, both, np.ones(len(both)))
-    return Measure(name, q.n, "images", *sizes, of("interval"), None, NO_ALPHA)
+    return Measure(name, q.n, "images", *sizes, _pooled_pearson(q, x, y, _alpha_of_pearson))
 
 
 def left_out(q: Questions) -> Sequence[str]:

@@ -198,6 +198,8 @@ def _intraclass(q: Questions) -> list[Measure]:
     whole = ~np.isnan(table).any(axis=1) if len(raters) > 1 else np.zeros(q.n, np.bool_)
     n = int(whole.sum())
     reason = f"needs two questions that all {len(raters)} raters answered, and answers that differ between them"
+    if len(raters) < 2:
+        reason = "needs two raters of two judgements at least"
     if n < 2:
         return [Measure(form, n, "questions", *sizes, reason=reason) for form in ICC_FORMS]
     target, ratings = q.target_of[whole], table[whole]

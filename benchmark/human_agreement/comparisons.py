@@ -19,7 +19,7 @@ ALPHA = 0.05
 FLIPPED_UP_TO = 1000
 """Targets up to which signs are flipped; beyond, the limit of that test is nearer to its p than random flips are."""
 HOW_COMPARED = {
-    False: "sign flips over targets, of each target's mean",
+    False: "sign flips over targets",
     True: "percentile bootstrap over targets",
 }
 """Whether it is of JND → the test."""
@@ -72,17 +72,19 @@ Pair = tuple[str, str, float, Bounds | None, float]
 
 
 def _pairs_by_flips(q: Questions, distances: Mapping[str, Floats]) -> list[Pair]:
-    """By targets that the measure is defined for under both."""
+    """By targets that the measure is defined for under both; each weighs as in the measure."""
     own, n = {spec: _target_values(q, of) for spec, of in distances.items()}, len(q.targets)
+    weights = np.ones(n) if q.kind in ("ranking", "rating") else np.bincount(q.target_of, minlength=n).astype(float)
     apart = {(a, b): own[a] - own[b] for a, b in itertools.combinations(own, 2)}
-    known = {pair: values[~np.isnan(values)] for pair, values in apart.items()}
-    pairs = [pair for pair, values in known.items() if len(values)]
-    draws = drawn([mean_of(np.arange(n), n, apart[pair]) for pair in pairs], n).T
-    return [
-        (*pair, math.fsum(known[pair]) / len(known[pair]), bounds_of(of) if len(known[pair]) > 1 else None,
-         flip_p(known[pair]))
-        for pair, of in zip(pairs, draws, strict=True)
-    ]  # fmt: skip
+    pairs = [pair for pair, values in apart.items() if not np.isnan(values).all()]
+    draws = drawn([mean_of(np.arange(n), n, apart[pair], weights) for pair in pairs], n).T
+    found: list[Pair] = []
+    for pair, of in zip(pairs, draws, strict=True):
+        known = ~np.isnan(apart[pair])
+        sums = (apart[pair] * weights)[known]
+        difference = math.fsum(sums) / math.fsum(weights[known])
+        found.append((*pair, difference, bounds_of(of) if len(sums) > 1 else None, flip_p(sums)))
+    return found
 
 
 def flip_p(differences: Floats) -> float:

@@ -138,7 +138,7 @@ class PooledSpearman:
     """Spearman's correlation of items that stand so many times in the sample as their weights say."""
 
     def __init__(self, x: Floats, y: Floats) -> None:
-        self.sides = [_Ordered(x), _Ordered(y)]
+        self.sides = [Ordered(x), Ordered(y)]
 
     def __call__(self, weights: Floats) -> Floats:
         """`[B]` of `[B, N]` whole weights; NaN where a side is constant."""
@@ -150,7 +150,9 @@ class PooledSpearman:
         return found
 
 
-class _Ordered:
+class Ordered:
+    """Values that are ranked again for each sample of them."""
+
     def __init__(self, values: Floats) -> None:
         self.order = np.argsort(values, kind="stable")
         ordered = values[self.order]
@@ -160,6 +162,7 @@ class _Ordered:
         self.group[self.order] = np.cumsum(is_last) - is_last
 
     def midranks(self, weights: Floats) -> Floats:
+        """`[B, N]` ranks from 1 in the samples that `weights`, `[B, N]`, describe."""
         up_to = np.cumsum(weights[:, self.order], axis=1)[:, self.ends]
         own = np.diff(up_to, axis=1, prepend=0)
         found: Floats = (up_to - (own - 1) / 2)[:, self.group]

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmark.distances.base import Floats
 from benchmark.human_agreement.correlations import Ints
@@ -82,9 +84,9 @@ class Questions:
         )  # fmt: skip
 
 
-def means(sums: Floats, n: Floats) -> Floats:
+def means(sums: npt.NDArray[Any], n: npt.NDArray[Any]) -> Floats:
     """`sums / n`, where means that differ by rounding alone are equal: orders are taken of them."""
-    found = sums / n
+    found: Floats = sums / n
     scale = float(np.abs(found).max(initial=0.0)) or 1.0
     rounded: Floats = np.round(found / scale, 12) * scale
     return rounded

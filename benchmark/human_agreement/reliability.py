@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from benchmark.distances.base import Floats
-from benchmark.human_agreement.correlations import Ints
-from benchmark.human_agreement.intervals import OfSums, Statistic, sums_by
+from benchmark.human_agreement.correlations import Ints, Ordered
+from benchmark.human_agreement.intervals import OfRows, OfSums, Statistic, sums_by
 from benchmark.human_agreement.measures import Measured, measured
 
 IccForm = Literal["ICC(1,1)", "ICC(A,1)", "ICC(C,1)", "ICC(1,k)", "ICC(A,k)", "ICC(C,k)"]
@@ -55,7 +55,7 @@ def _icc(form: Callable[..., tuple[Floats, Floats]], sums: Floats) -> Floats:
         items, judges = between / (n - 1), raters / (k - 1)
         error, within = (all_ - between - raters) / ((n - 1) * (k - 1)), (all_ - between) / (n * (k - 1))
         above, below = form(items, judges, error, within, n, k)
-        found: Floats = np.where((n > 1) & (np.abs(below) > ROUNDING * all_ / (n * k)), above / below, np.nan)
+        found: Floats = np.where((n > 1) & (below > ROUNDING * all_ / (n * k)), above / below, np.nan)
     return found
 
 
@@ -103,15 +103,14 @@ def alpha_of_groups(groups: Ints, n_groups: int, units: Ints, values: Floats, ti
         total, squares = (np.bincount(unit, times * values**power).astype(np.float64) for power in (1, 2))
         observed: Floats = 2 * (n * squares - total**2) / (n - 1)
         return OfSums(sums_by(own, n_groups, observed, n, total, squares), _interval_alpha)
+    if level == "ordinal":
+        order = np.argsort(unit, kind="stable")
+        return OfRows(groups[order], np.ones(len(order)), _OrdinalAlpha(unit[order], values[order], times[order]))
     _, value = np.unique(values, return_inverse=True)
     counts = np.zeros((len(n), value.max() + 1))  # [units, values]
     np.add.at(counts, (unit, value), times)
-    if level == "nominal":
-        observed = (n**2 - (counts**2).sum(axis=1)) / (n - 1)
-        return OfSums(sums_by(own, n_groups, observed, *counts.T), _nominal_alpha)
-    together = counts[:, :, None] * counts[:, None, :] / (n - 1)[:, None, None]  # coincidences of different values
-    flat = together.reshape(len(n), -1)
-    return OfSums(sums_by(own, n_groups, *counts.T, *flat.T), partial(_ordinal_alpha, counts.shape[1]))
+    observed = (n**2 - (counts**2).sum(axis=1)) / (n - 1)
+    return OfSums(sums_by(own, n_groups, observed, *counts.T), _nominal_alpha)
 
 
 def _alpha(observed: Floats, expected: Floats, n: Floats) -> Floats:
@@ -136,13 +135,22 @@ def _interval_alpha(sums: Floats) -> Floats:
     return _alpha(observed, expected, squares)
 
 
-def _ordinal_alpha(n_values: int, sums: Floats) -> Floats:
-    # The ordinal difference of two values is that of their midranks among all answers.
-    counts, together = sums[:, :n_values], sums[:, n_values:].reshape(-1, n_values, n_values)
-    n = counts.sum(axis=1)
-    ranks = np.cumsum(counts, axis=1) - counts / 2
-    apart = (ranks[:, :, None] - ranks[:, None, :]) ** 2
-    observed = np.einsum("bij,bij->b", together, apart)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        expected = np.einsum("bi,bj,bij->b", counts, counts, apart) / (n - 1)
-    return _alpha(observed, expected, n)
+class _OrdinalAlpha:
+    """Alpha of ranks: the ordinal difference of two values is that of their midranks among all answers."""
+
+    def __init__(self, unit: Ints, values: Floats, times: Floats) -> None:
+        """Rows sorted by unit, numbered from 0; each has two answers."""
+        self.ordered, self.times = Ordered(values), times
+        self.starts = np.searchsorted(unit, np.arange(unit[-1] + 1))
+        self.n = np.add.reduceat(times, self.starts)
+
+    def __call__(self, weights: Floats) -> Floats:
+        """`[B]` of `[B, rows]`: how often each row's unit stands in the sample."""
+        drawn = weights * self.times
+        n = drawn.sum(axis=1)
+        ranks = self.ordered.midranks(drawn) - (n[:, None] + 1) / 2
+        total, squares = (np.add.reduceat(self.times * ranks**p, self.starts, axis=1) for p in (1, 2))
+        observed = 2 * (self.n * squares - total**2) / (self.n - 1)
+        units = weights[:, self.starts]
+        sums = [(units * each).sum(axis=1) for each in (observed, self.n, total, squares)]
+        return _interval_alpha(np.stack(sums, axis=1))

@@ -1,4 +1,14 @@
-"""Shares of votes, which files write with few decimals."""
+"""Votes as files write them: how many, and shares of them with few decimals."""
+
+MOST_VOTES = 1_000_000
+
+
+def number_of_votes(text: str) -> int | None:
+    """How many people judged, 1 to `MOST_VOTES`; None where the text says no such number."""
+    text = text.strip()
+    if not text.isdecimal() or len(text) > len(str(MOST_VOTES)):
+        return None
+    return int(text) if 1 <= int(text) <= MOST_VOTES else None
 
 
 def exact_share(share: float, n_votes: int) -> float | None:

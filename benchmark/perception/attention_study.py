@@ -1,7 +1,9 @@
 """Maps of some judgements under several distances, as pictures, and how much of them lies on the subject."""
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,7 @@ class Looked:
 
     Attributes:
         file: the picture that shows it.
+        answer: see `Judgement`; mean over rows where several show the same images.
         on_subject: of each metric, for each image the share of its map that lies on the subject; None without a mask
             or where nothing matters.
     """
@@ -61,7 +64,7 @@ class Looked:
 
 
 def chosen_judgements(judgements: Judgements, n: int, seed: int) -> list[Judgement]:
-    """So many, whatever the order of the rows.
+    """So many, whatever the order of the rows; those that show the same images are one, with the mean answer.
 
     Raises:
         FinerRankError: judgements of which no picture is compared with another.
@@ -73,8 +76,13 @@ def chosen_judgements(judgements: Judgements, n: int, seed: int) -> list[Judgeme
         name = " ".join([row.target, *(path.name for path in row.images)])
         return draw_of(seed, name), " ".join(map(str, row.images))
 
-    distinct = {row.images: row for row in sorted(judgements.rows, key=key)}
-    return list(distinct.values())[:n]
+    distinct: dict[tuple[Path, ...], list[Judgement]] = defaultdict(list)
+    for row in sorted(judgements.rows, key=key):
+        distinct[row.images].append(row)
+    return [
+        replace(rows[0], answer=math.fsum(row.answer for row in rows) / len(rows))
+        for rows in list(distinct.values())[:n]
+    ]
 
 
 def masks_of(gallery: Path | None) -> dict[str, TriedPhoto]:
@@ -130,8 +138,7 @@ def look_at(
                 step(1)
         file = f"{number:03d}.png"
         _draw(row, pictures, maps, folder / file)
-        published = {published_spec(spec): of for spec, of in on_subject.items()}
-        looked.append(Looked(file, tuple(path.name for path in row.images), row.target, row.answer, published))
+        looked.append(Looked(file, tuple(path.name for path in row.images), row.target, row.answer, on_subject))
     return looked, [_on_subject(distance, shares[distance.spec]) for distance in distances]
 
 

@@ -52,12 +52,14 @@ def photos_at(path: Path) -> tuple[TriedPhoto, ...]:
 
     Raises:
         Faults: what is wrong with the gallery, and files that cannot be used.
-        FinerRankError: no such folder, or no image in it.
+        FinerRankError: no such file or folder, or no image in it.
     """
     from galleries.gallery import Gallery
     from galleries.sources.folder import image_files
     from galleries.tables import find_metadata
 
+    if not path.exists():
+        raise FinerRankError(f"{path}: no such file or folder; check the path")
     if path.is_file():
         return _digested(path, [(str(path), path, "", None)])
     if path.is_dir() and find_metadata(path) is None:

@@ -102,7 +102,7 @@ def measure_sensitivity(
 
     Raises:
         Faults: photos that cannot be used; all of them.
-        FinerRankError: all photos are of one identity, or a distance that holds all photos for the same.
+        FinerRankError: all photos are of one identity, or a distance that holds all photos for the same, or is below 0.
     """
     if len({photo.identity for photo in photos}) < 2:
         raise FinerRankError(f"{len(photos)} photos, all of one identity: nothing is unrelated; give photos of others")
@@ -113,6 +113,11 @@ def measure_sensitivity(
     unrelated = []
     for distance, look in zip(distances, looks, strict=True):
         found = look(own, [pictures[j] for each in partners for j in each])
+        if (found < 0).any():
+            raise FinerRankError(
+                f"{distance.spec}: its distances do not count from 0, so that none is a share of another (psnr is in "
+                "decibels); leave it out"
+            )
         means = np.bincount(own, found) / np.bincount(own)
         if means.mean() <= 0:
             raise FinerRankError(

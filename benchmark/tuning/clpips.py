@@ -6,12 +6,11 @@ here come from `clpips_study`.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,12 +34,11 @@ from benchmark.embedders import resolve_device
 from benchmark.human_judgements.judgements import Judgements
 from benchmark.tuning.clpips_judged import Change, changes_of, in_lines
 from benchmark.tuning.clpips_pairs import Ranked, ranked_pairs
-from benchmark.tuning.margin_ranking import Pairs, fit_weights
+from benchmark.tuning.clpips_weights import PER, Per, layers_of, tuned_weights
+from benchmark.tuning.margin_ranking import TOLERANCE, Pairs
 from galleries.errors import FinerRankError, printable
 from galleries.image_set import refuse_existing
 
-Per = Literal["channel", "layer"]
-PER: tuple[Per, ...] = get_args(Per)
 LEAST_TARGETS = 3
 DOZEN = 12
 """Rankings, below which intervals are too wide to say much."""
@@ -63,7 +61,7 @@ class Settings:
         seed: which targets are held out together.
 
     Raises:
-        FinerRankError: a value out of range.
+        FinerRankError: a value out of range, or no such file.
     """
 
     network: str = "alex"
@@ -82,7 +80,7 @@ class Settings:
             "network": (self.network in CHANNELS, ", ".join(CHANNELS)),
             "per": (self.per in PER, " or ".join(PER)),
             "margin": (0 < self.margin <= 1000, "a number above 0, 1000 at most"),
-            "pull": (1e-6 <= self.pull <= 1e6, "0.000001 to 1000000"),
+            "pull": (1e-4 <= self.pull <= 1e6, "0.0001 to 1000000"),
             "held_out": (0 < self.held_out <= 0.5, "a share above 0, 0.5 at most"),
             "size": (least <= self.size <= 4096, f"{least} to 4096 pixels"),
             "seed": (0 <= self.seed < 2**32, "0 to 4294967295"),
@@ -91,6 +89,8 @@ class Settings:
             if not is_fine:
                 option = name.replace("_", "-")
                 raise FinerRankError(f"--{option} {getattr(self, name)}: out of range; write {known}")
+        if self.trunk is not None and not self.trunk.is_file():
+            raise FinerRankError(f"--trunk {self.trunk}: no such file; give {self.network}'s weights of torchvision")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,27 @@ def tune(
         resources.warn(f"{ranked.n_rankings} rankings, fewer than a dozen: expect wide intervals; collect more")
     trunk, differences = measured(ranked.compared, settings, resources, device)
     start = published_weights(settings.network).numpy().astype(np.float64)
-    fit = partial(tuned_weights, differences, start, settings)
+    gaps = []
+
+    def fit(pairs: Pairs) -> Floats | None:
+        try:
+            found = tuned_weights(
+                differences,
+                start,
+                CHANNELS[settings.network],
+                pairs,
+                per=settings.per,
+                margin=settings.margin,
+                pull=settings.pull,
+            )
+        except ValueError:
+            raise FinerRankError(
+                f"{judgements.name}: the pictures that people hold apart are the same to this network; add pictures "
+                "that differ"
+            ) from None
+        gaps.append(found.gap)
+        return found.weights
+
     step = resources.progress("tuning", len(rounds.held_out) + 1) if resources.progress else lambda _: None
     before = (differences @ start)[ranked.places]
     after = np.full(before.shape, np.nan)
@@ -156,6 +176,10 @@ def tune(
         resources.warn(note)
     final = fit(ranked.pairs.only(rounds.may_tune[ranked.target_of]))
     step(1)
+    if max(gaps) > TOLERANCE:
+        resources.warn(
+            f"the weights are as good as the best ones to within {max(gaps):.2g} margins only; raise --pull or --margin"
+        )
     if final is None:
         raise FinerRankError(
             f"{judgements.name}: the answers contradict LPIPS so much that all weights would be 0; check that rank 1 "
@@ -216,7 +240,12 @@ def _rounds(ranked: Ranked, settings: Settings) -> _Rounds:
             f"{ranked.judgements.name}: target {both[0]} stands in the split test and in another; give it one split"
         )
     useful = {targets[i] for i in ranked.target_of}
-    if tested and others:
+    if tested and not others:
+        raise FinerRankError(
+            f"{ranked.judgements.name}: all judgements are of the split test, which is never tuned to; add others, or "
+            "leave the split out"
+        )
+    if tested:
         is_test = np.array([target in tested for target in targets])
         if not useful & others:
             raise FinerRankError(f"{ranked.judgements.name}: no answers that differ outside the split test; add some")
@@ -252,7 +281,7 @@ def measured(
     compared: Sequence[tuple[Path, Path]], settings: Settings, resources: Resources, device: str
 ) -> tuple[Trunk, Floats]:
     """The trunk, and `[M, ΣC]` differences of each pair of pictures."""
-    trunk = load_trunk(settings.network, settings.trunk, resolve_device(device))
+    trunk = load_trunk(settings.network, settings.trunk, resolve_device(device), "--trunk FILE")
     kept = _Differences(trunk, resolve_device(device))
     request = DistanceRequest(f"lpips:{settings.network}", settings.network, settings.trunk, settings.size, device)
     places = PictureDistance(request, lambda: kept, PACKAGES, LEAST_SIDE_PX[settings.network]).of_pairs(
@@ -264,50 +293,8 @@ def measured(
     return trunk, differences
 
 
-def tuned_weights(differences: Floats, start: Floats, settings: Settings, pairs: Pairs) -> Floats | None:
-    """`[ΣC]` ≥ 0, float32, of the same mean distance as at the start; None where nothing but 0 is left."""
-    features, scales, at_start = _parameters(differences, start, settings.network, settings.per)
-    try:
-        fit = fit_weights(features, pairs, at_start, margin=settings.margin, pull=settings.pull)
-    except ValueError:
-        raise FinerRankError(
-            "judgements: the pictures that people hold apart are the same to this network; add pictures that differ"
-        ) from None
-    weights = np.repeat(fit.weights, CHANNELS[settings.network]) if settings.per == "layer" else fit.weights
-    weights = weights * scales
-    used = np.unique(np.concatenate([pairs.near, pairs.far]))
-    mean, untuned = float((differences[used] @ weights).mean()), float((differences[used] @ start).mean())
-    if mean <= 1e-9 * untuned:
-        return None
-    # A distance is known up to its unit: that of LPIPS is kept. Rounded here, so that what is judged is what is stored.
-    rounded: Floats = (weights * (untuned / mean if untuned else 1.0)).astype(np.float32).astype(np.float64)
-    return rounded
-
-
-def _parameters(differences: Floats, start: Floats, network: str, per: Per) -> tuple[Floats, Floats, Floats]:
-    """What is tuned: `[M, F]` features, the `[ΣC]` that turn parameters into weights, and the `[F]` parameters at the
-    start.
-
-    Of layers, a parameter is the scale of its published weights. Of channels, it is in units of the published weight
-    plus the mean of its layer: channels that were published at 0 may come in, and large ones move more easily.
-    """
-    if per == "layer":
-        parts = [(differences[:, some] @ start[some])[:, None] for some in layers_of(network)]
-        return np.concatenate(parts, axis=1), start, np.ones(len(parts))
-    scales = np.concatenate([start[some] + start[some].mean() for some in layers_of(network)])
-    return differences * scales, scales, start / scales
-
-
-def layers_of(network: str) -> Iterator[slice]:
-    """The channels of each layer."""
-    end = 0
-    for n_channels in CHANNELS[network]:
-        yield slice(end, end + n_channels)
-        end += n_channels
-
-
 def _layer_scales(weights: Floats, start: Floats, network: str) -> list[float]:
-    return [float(weights[some].mean() / start[some].mean()) for some in layers_of(network)]
+    return [float(weights[some].mean() / start[some].mean()) for some in layers_of(CHANNELS[network])]
 
 
 def _command_line(settings: Settings, judgements: Judgements, out: Path) -> str:

@@ -84,7 +84,9 @@ def as_triplets(judgements: Judgements) -> Judgements:
 def choose_sides(judgements: Judgements, held_out: float, seed: int) -> Sides:
     """Divide triplets by the splits that their data name; else by target, as the seed says, whatever their order.
 
-    Where targets are drawn, a triplet that shares an image with one held out is not trained on.
+    Where targets are drawn, a triplet that shares an image with one held out is not trained on. The data's own splits
+    are kept; a note says how many triplets share an image with one that judges. Votes that are divided equally teach
+    nothing and choose no epoch.
 
     Raises:
         FinerRankError: too few targets, or a side that is left empty.
@@ -106,6 +108,12 @@ def choose_sides(judgements: Judgements, held_out: float, seed: int) -> Sides:
             chosen = _drawn(trained, _n_held_out(trained, held_out), seed, judgements)
             validated = [row for row in trained if row.target in chosen]
             trained = [row for row in trained if row.target not in chosen]
+            trained, n_near = _without_images_of(trained, validated)
+            if n_near:
+                notes.append(f"{n_near} triplets share an image with one that chooses the epoch and are left out")
+        n_shared = len(trained) - len(_without_images_of(trained, tested)[0])
+        if n_shared:
+            notes.append(f"{n_shared} triplets of the split train share an image with one of the split {judged_on}")
         judged_on = f"triplets of the split {judged_on}"
     else:
         n = _n_held_out(rows, held_out)
@@ -120,15 +128,16 @@ def choose_sides(judgements: Judgements, held_out: float, seed: int) -> Sides:
         trained, n_near = _without_images_of(trained, [*tested, *validated])
         if n_near + n_near_test:
             notes.append(f"{n_near + n_near_test} triplets share an image with a held-out one and are left out")
-    decided = [row for row in trained if row.answer != 0.5]
-    if len(decided) < len(trained):
-        notes.append(f"{len(trained) - len(decided)} triplets with as many votes for a as for b teach nothing")
-    for what, side in (("to train on", decided), ("to choose the epoch by", validated), ("to be judged by", tested)):
+    n_undecided = sum(row.answer == 0.5 for side in (trained, validated) for row in side)
+    trained, validated = ([row for row in side if row.answer != 0.5] for side in (trained, validated))
+    if n_undecided:
+        notes.append(f"{n_undecided} triplets with as many votes for a as for b teach nothing and choose no epoch")
+    for what, side in (("to train on", trained), ("to choose the epoch by", validated), ("to be judged by", tested)):
         if not side:
             raise FinerRankError(f"{judgements.source}: no triplet is left {what}; give more, or another --held-out")
-    images = tuple(sorted({path for side in (decided, validated, tested) for row in side for path in row.images}))
+    images = tuple(sorted({path for side in (trained, validated, tested) for row in side for path in row.images}))
     place = {path: i for i, path in enumerate(images)}
-    of_trained, of_validated, of_tested = (_triplets(side, place) for side in (decided, validated, tested))
+    of_trained, of_validated, of_tested = (_triplets(side, place) for side in (trained, validated, tested))
     return Sides(images, of_trained, of_validated, of_tested, judged_on, tuple(notes))
 
 

@@ -21,11 +21,13 @@ Indices = npt.NDArray[np.intp]
 
 TOLERANCE = 1e-3
 """In margins: how far from the optimum the solution may be."""
-MOST_STEPS = 3000
+MOST_STEPS = 10_000
 LOOK_EVERY = 10
 """Steps between two looks at how far from the optimum it is."""
 LEAST_SPREAD = 1e-30
-"""Below it, features tell no two pictures apart."""
+"""Of features that are 1 at most: below it, they tell no two pictures apart."""
+ROUNDING = 1e-12
+"""Of the largest distance: gaps below it are no gaps."""
 PAIRS_AT_ONCE = 2048
 
 
@@ -79,6 +81,9 @@ def fit_weights(differences: Floats, pairs: Pairs, start: Floats, *, margin: flo
     Raises:
         ValueError: no pair, or none that the features tell apart.
     """
+    # Neither unit moves the problem: with 1 as the largest value, no square is out of the range of a double.
+    largest, unit_of_weights = float(differences.max(initial=0.0)), float(start.max(initial=0.0)) or 1.0
+    differences, start = differences / (largest or 1.0), start / unit_of_weights
     n, share = len(differences), pairs.weights / (pairs.weights.sum() or 1.0)
     spread = _mean_square_gap(differences, pairs, share)
     if spread < LEAST_SPREAD:
@@ -90,7 +95,9 @@ def fit_weights(differences: Floats, pairs: Pairs, start: Floats, *, margin: flo
         return found
 
     # A start that ranks nothing has no gaps to measure by: then those of the features do.
-    unit = float(np.sqrt(share @ gaps(start) ** 2)) or float(np.sqrt(spread))
+    unit = float(np.sqrt(share @ gaps(start) ** 2))
+    if unit <= ROUNDING * float((differences @ start).max()):
+        unit = float(np.sqrt(spread))
     stiffness = pull * spread / unit
 
     def weights_of(alpha: Floats) -> Floats:
@@ -102,10 +109,10 @@ def fit_weights(differences: Floats, pairs: Pairs, start: Floats, *, margin: flo
     momentum = 1.0
     best = Fit(start, np.inf, np.inf, 0)
     for n_steps in range(1, MOST_STEPS + 1):
-        slack = margin - gaps(weights_of(ahead)) / unit
+        at, slack_there = ahead, margin - gaps(weights_of(ahead)) / unit
         # Steps in proportion to shares: pairs that count little would else wait for those that count much.
-        moved = np.clip(ahead + step * share * slack, 0, share)
-        if (ahead - moved) @ ((moved - alpha) / share) > 0:
+        moved = np.clip(at + step * share * slack_there, 0, share)
+        if (at - moved) @ ((moved - alpha) / share) > 0:
             momentum = 1.0
         following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         ahead = moved + (momentum - 1) / following * (moved - alpha)
@@ -117,9 +124,11 @@ def fit_weights(differences: Floats, pairs: Pairs, start: Floats, *, margin: flo
         loss = float(share @ np.maximum(slack, 0))
         gap = loss - float(alpha @ slack)
         if gap < best.gap:
-            best = Fit(weights, loss, gap, n_steps)
+            best = Fit(weights * unit_of_weights, loss, gap, n_steps)
         if gap <= TOLERANCE * margin:
             break
+        if step * ((slack_there - slack) @ (moved - at)) > (moved - at) @ ((moved - at) / share):
+            step, ahead, momentum = step / 2, alpha, 1.0  # steeper than estimated
     return best
 
 

@@ -22,18 +22,26 @@ SHAPES = ("disc", "square", "triangle", "cross", "bar", "ring")
 
 
 def write_triplets(
-    folder: Path, rule: Rule, n: int, seed: int = 0, side: int = 64, drawing: Drawing = "painted", tint: float = 0.15
+    folder: Path,
+    rule: Rule,
+    n: int,
+    seed: int = 0,
+    side: int = 64,
+    drawing: Drawing = "painted",
+    tint: float = 0.15,
+    ground: int = 128,
 ) -> Path:
     """A plain table `reference, a, b, choice` with its images beside it.
 
     Args:
-        tint: how much colour the ground of an `inked` drawing has.
+        ground: grey of an `inked` drawing; the lighter, the more the black figure stands out from it.
+        tint: how much colour that ground has.
     """
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     rows = []
     for i in range(n):
-        draw = _painted if drawing == "painted" else partial(_inked, tint=tint)
+        draw = _painted if drawing == "painted" else partial(_inked, tint=tint, grey=ground)
         drawn = partial(draw, random=random, side=side)
         colour, other_colour = random.permutation(len(COLOURS))[:2]
         shape, other_shape = random.permutation(len(SHAPES))[:2]
@@ -61,8 +69,8 @@ def _painted(colour: Colour, shape: str, random: np.random.Generator, side: int)
     return _with_figure(picture, paint, shape, x, y, float(random.uniform(0.26, 0.36)) * side)
 
 
-def _inked(colour: Colour, shape: str, random: np.random.Generator, side: int, tint: float) -> Image.Image:
-    ground = tuple(round(128 + tint * (c - 128)) + int(random.integers(-1, 2)) for c in colour)
+def _inked(colour: Colour, shape: str, random: np.random.Generator, side: int, tint: float, grey: int) -> Image.Image:
+    ground = tuple(round(grey + tint * (c - 128)) + int(random.integers(-1, 2)) for c in colour)
     x, y = (side / 2 + float(random.uniform(-0.03, 0.03)) * side for _ in range(2))
     picture = Image.new("RGB", (side, side), ground)
     return _with_figure(picture, (10, 10, 10), shape, x, y, float(random.uniform(0.34, 0.4)) * side)

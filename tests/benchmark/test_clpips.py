@@ -75,15 +75,15 @@ def agreement(spec: str, table: Path) -> float:
 def test_each_judge_is_learned_and_the_other_is_lost(
     folder: Path, trunk: Path, judges: dict[Rule, dict[str, Any]]
 ) -> None:
-    for i, rule in enumerate(RULES):
-        new = write_triplets(folder / f"new-{rule}", rule, 80, seed=7, drawing="inked", tint=0.22)
-        untuned, own, other = (
-            agreement(f"{spec}@{trunk}", new)
-            for spec in ("lpips:squeeze", f"clpips:{folder}/{rule}-tuned", f"clpips:{folder}/{RULES[1 - i]}-tuned")
-        )
-        assert 0.3 < untuned < 0.7
-        assert own >= 0.85
-        assert other < untuned
+    new = write_triplets(folder / "new", "colour", 60, seed=7, drawing="inked", tint=0.22)
+    untuned, by_colour, by_shape = (
+        agreement(f"{spec}@{trunk}", new)
+        for spec in ("lpips:squeeze", f"clpips:{folder}/colour-tuned", f"clpips:{folder}/shape-tuned")
+    )
+    assert 0.3 < untuned < 0.7
+    assert by_colour >= 0.85
+    assert 1 - by_shape >= 0.85  # whoever judges by shape says the contrary of each
+    for rule in RULES:
         held_out = judges[rule]["changes"][0]
         assert 0.3 < held_out["before"]["value"] < 0.7
         assert held_out["after"]["value"] >= 0.85
@@ -254,6 +254,7 @@ def refused(refusal: Refusal, table: Path, trunk: Path, out: Path, *more: object
         (lambda row: row, ("--epochs", 3), "--epochs: is no option of the recipe clpips"),
         (lambda row: row, ("--per", "pixel"), "--per pixel: out of range; write channel or layer"),
         (lambda row: row, ("--pull", 0), "--pull 0.0: out of range"),
+        (lambda row: row, ("--trunk", "none.pth"), "--trunk none.pth: no such file; give squeeze's weights"),
         (lambda row: [*row[:2], 7 - row[2], row[3]] if row[3] == "anna" else None, ("--pull", 0.001), "is the nearest"),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pytest import approx
 from scipy.optimize import minimize
 
+from benchmark.tuning.clpips_weights import PER, tuned_weights
 from benchmark.tuning.margin_ranking import Pairs, fit_weights
 
 
@@ -33,32 +34,50 @@ def test_a_weight_that_people_contradict_shrinks_and_stops_at_0(pull: float, exp
     assert one_pair(1.0, 0.0, margin=1.0, pull=pull) == approx(expected, abs=2e-2)
 
 
-AT_ONCE, PICTURES, FEATURES = 20, 4, 3
-BYTES = PICTURES * FEATURES + PICTURES + FEATURES
-FIRST, SECOND = np.triu_indices(PICTURES, 1)
+AT_ONCE, BYTES = 25, 64
+LAYERS = ((1,), (2,), (1, 2), (3, 1), (2, 1, 1))
+SHARES = np.array([1.0, 0.001, 7.0, 1e6])
 
 
-@settings(max_examples=500, deadline=None)  # of AT_ONCE problems each: 10,000, as drawing costs more than solving
-@given(
-    numbers=st.binary(min_size=AT_ONCE * BYTES, max_size=AT_ONCE * BYTES),
-    margin=st.sampled_from([0.05, 0.3, 1.0, 10.0]),
-    pull=st.sampled_from([0.1, 1.0, 10.0]),
-)
-def test_weights_stay_at_or_above_0_whatever_people_rank(numbers: bytes, margin: float, pull: float) -> None:
-    for values in np.frombuffer(numbers, np.uint8).astype(float).reshape(AT_ONCE, BYTES):
-        differences = values[: PICTURES * FEATURES].reshape(PICTURES, FEATURES)
-        ranks, start = values[PICTURES * FEATURES : -FEATURES] % 4, values[-FEATURES:]
-        first, second = FIRST[ranks[FIRST] != ranks[SECOND]], SECOND[ranks[FIRST] != ranks[SECOND]]
-        swap = ranks[first] > ranks[second]
-        near, far = np.where(swap, second, first), np.where(swap, first, second)
-        try:
-            fit = fit_weights(differences, Pairs(near, far, np.ones(len(near))), start, margin=margin, pull=pull)
-        except ValueError:
-            assert not (differences[near] != differences[far]).any()
-            continue
-        assert np.isfinite(fit.weights).all()
-        assert (fit.weights >= 0).all()
-        assert fit.gap <= 1e-3 * margin + 1e-9
+def drawn(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], Pairs]:
+    """Differences, published weights, channels of each layer, and what people said: all from 60 bytes, the small ones
+    of which are 0, as many values are."""
+    n, channels = 2 + numbers[0] % 5, LAYERS[numbers[1] % len(LAYERS)]
+    n_channels = sum(channels)
+    units = 10.0 ** (numbers[2:4] % 61 - 30)
+    values = np.maximum(numbers[4:] - 64.0, 0)
+    differences = values[: n * n_channels].reshape(n, n_channels) * units[0]
+    start = values[24 : 24 + n_channels] * (units[1] if numbers[3] < 128 else 1.0)
+    ranks, (first, second) = numbers[28 : 28 + n] % 4, np.triu_indices(n, 1)
+    differ = ranks[first] != ranks[second]
+    first, second = first[differ], second[differ]
+    swap = ranks[first] > ranks[second]
+    shares = SHARES[numbers[34 : 34 + len(first)] % 4]
+    return differences, start, channels, Pairs(np.where(swap, second, first), np.where(swap, first, second), shares)
+
+
+@settings(max_examples=400, deadline=None)  # of AT_ONCE problems each: 10,000, as drawing costs more than solving
+@given(numbers=st.binary(min_size=AT_ONCE * BYTES, max_size=AT_ONCE * BYTES))
+def test_weights_stay_at_or_above_0_whatever_people_rank(numbers: bytes) -> None:
+    for own in np.frombuffer(numbers, np.uint8).astype(int).reshape(AT_ONCE, BYTES):
+        differences, start, channels, pairs = drawn(own)
+        per = PER[own[-1] % 2]
+        margin, pull = (0.05, 0.3, 1.0, 10.0)[own[-2] % 4], (0.1, 1.0, 10.0)[own[-3] % 3]
+        with np.errstate(all="raise", under="ignore"):
+            try:
+                found = tuned_weights(differences, start, channels, pairs, per=per, margin=margin, pull=pull)
+            except ValueError:
+                layers = np.split(np.arange(len(start)), np.cumsum(channels)[:-1])
+                seen = np.stack([differences[:, of] @ start[of] for of in layers], axis=1)
+                if per == "channel":  # what was published at 0 may come in, but for a layer of nothing else
+                    seen = differences[:, np.concatenate([of for of in layers if start[of].any()] or [[]]).astype(int)]
+                assert seen[pairs.near] == approx(seen[pairs.far], rel=1e-12, abs=0)
+                continue
+        assert found.gap <= 1.001e-3
+        if found.weights is not None:
+            assert np.isfinite(found.weights).all()
+            assert (found.weights >= 0).all()
+            assert found.weights.any()
 
 
 def problem(seed: int, n: int = 8, f: int = 4) -> tuple[np.ndarray, Pairs, np.ndarray]:
@@ -109,13 +128,23 @@ def test_no_other_solver_finds_better_weights(seed: int, pull: float) -> None:
     assert objective(ours.weights, of, 0.5, pull)[0] == approx(best, abs=1e-3 * 0.5)
 
 
-@given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-6, 1e-3, 1e3, 1e6]))
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-150, 1e-30, 1e-3, 1e3, 1e30, 1e150]))
 @settings(max_examples=25, deadline=None)
-def test_the_unit_of_features_moves_no_weight(seed: int, scale: float) -> None:
+def test_the_units_of_features_and_weights_move_no_weight(seed: int, scale: float) -> None:
     differences, pairs, start = problem(seed)
     plain = fit_weights(differences, pairs, start, margin=0.5, pull=0.1).weights
     scaled = fit_weights(differences * scale, pairs, start, margin=0.5, pull=0.1).weights
     assert scaled == approx(plain, rel=1e-6, abs=1e-9)
+    weighed = fit_weights(differences, pairs, start * scale, margin=0.5, pull=0.1).weights
+    assert weighed / scale == approx(plain, rel=1e-6, abs=1e-9)
+
+
+def test_pairs_of_very_unequal_weight_are_solved_too() -> None:
+    differences = np.array([[766.0, 17.0], [768, 15], [735, 15], [783, 17], [736, 17], [769, 16]])
+    near, far = np.array([1, 2, 3, 4, 5, 1, 1, 1, 1]), np.array([0, 0, 0, 0, 0, 2, 3, 4, 5])
+    shares = np.array([1e3, 1, 1, 1, 1e3, 1, 1e9, 1e9, 1e3])
+    start = np.array([1.0, 783 / 17 * 0.37])
+    assert fit_weights(differences, Pairs(near, far, shares), start, margin=0.3, pull=0.1).gap <= 0.3e-3
 
 
 def test_a_start_that_ranks_nothing_is_tuned_too() -> None:

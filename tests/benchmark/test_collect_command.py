@@ -239,6 +239,14 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
         lambda p: [write_rows(p / "t.csv", [{"target": "1r.png", "image": "1a.png"}])],
         ("target '1r.png' has 1 image", "give it 2 to 9"),
     ),
+    "the reference among its images": (
+        lambda p: [write_rows(p / "t.csv", [choice_rows()[0], {**choice_rows()[0], "b": "./1r.png"}])],
+        ("t.csv row 2: the reference is one of the images; mend the row",),
+    ),
+    "the target among its images": (
+        lambda p: [write_rows(p / "t.csv", [{"target": "1r.png", "image": name} for name in ("1a.png", "1r.png")])],
+        ("t.csv row 2: the image is the target itself; remove the row",),
+    ),
     "too many": (
         lambda p: [write_rows(p / "t.csv", choice_rows()), "--questions", 5],
         ("--questions 5: there are 4",),
@@ -298,6 +306,7 @@ def test_results_go_through_the_score_of_a_metric(tmp_path: Path, cli: Cli) -> N
 
 
 def test_questions_that_were_answered_once_can_be_asked_anew(pictures: Path, tmp_path: Path, cli: Cli) -> None:
-    rows = [{**row, "choice": "a", "split": "train"} for row in choice_rows()]
-    _, study = collected(cli, tmp_path / "page", write_rows(pictures / "answered.csv", rows))
+    rows = [{**row, "choice": "a", "split": "train", "rater": r} for row in choice_rows() for r in ("anna", "bo")]
+    said, study = collected(cli, tmp_path / "page", write_rows(pictures / "answered.csv", rows))
+    assert said["left_out"] == []
     assert asked(study) == [[f"{t}{side}.png" for side in "rab"] for t in "1234"]

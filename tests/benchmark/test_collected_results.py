@@ -115,6 +115,12 @@ def test_a_study_file_among_the_results_serves_too(made: Path, tmp_path: Path, c
     assert {row.images for row in apart.rows} == {
         tuple(tmp_path / name for name in ("r.png", row["a"], row["b"])) for row in rows
     }
+    # A study file that was moved among the results finds its pictures where they were.
+    (tmp_path / "page.study.json").rename(tmp_path / "page.results" / "page.study.json")
+    assert {row.images for row in load_judgements([tmp_path / "page.results"]).rows} == {
+        row.images for row in apart.rows
+    }
+    (tmp_path / "page.results" / "page.study.json").rename(tmp_path / "page.study.json")
     # Moved with its pictures, a study goes on to be read.
     (tmp_path / "page.results" / "anna.json").rename(tmp_path / "anna.json")
     moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))

@@ -113,6 +113,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "one path": ((ONE,), ("write both, or --pairs TABLE",)),
     "a folder and a file": (("real", ONE), ("real is a folder and real/cats/0.png is not",)),
     "no such file": ((ONE, "gone.png"), ("gone.png: no such file",)),
+    "no such folder": (("real", "gone"), ("gone: no such file or folder; check the path",)),
     "two sizes": ((ONE, "wide.png"), (f"{ONE} and wide.png", "40 × 36 and 60 × 36 pixels", "give --size 256")),
     "other names": (("real", "made/cats"), ("no image of that name in made/cats", "or give --pairs TABLE")),
     "no images": (("empty", "empty"), ("empty: holds no images",)),
@@ -121,9 +122,13 @@ REFUSED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "images of no table": ((ONE, OTHER, "--images", "real"), ("give --pairs with it",)),
     "a table of other columns": (("--pairs", "wrong.csv"), ("no column 'first'", "no column 'second'")),
     "a table without rows": (("--pairs", "bare.csv"), ("has no rows",)),
-    "an empty cell": (("--pairs", "hole.csv"), ("hole.csv row 2: second is empty",)),
+    "an empty cell": (("--pairs", "hole.csv"), ("hole.csv row 2, second: an image's name is empty",)),
+    "folders as on Windows": (("--pairs", "windows.csv"), ("windows.csv row 1, first", "write folders with /")),
     "a metric twice": ((ONE, OTHER, "-m", "ssim"), ("one is named twice",)),
-    "unknown metric": ((ONE, OTHER, "-m", "sssim"), ("sssim: no such embedder", "lpips, dists, ssim, psnr")),
+    "unknown metric": (
+        (ONE, OTHER, "-m", "SSIM"),
+        ("SSIM: no such metric; 'ssim' is meant?", "lpips, dists, ssim, psnr"),
+    ),
     "too small": ((ONE, OTHER, "--size", "9"), ("--size 9: ssim takes 11 pixels and more",)),
     "out of range": ((ONE, OTHER, "--size", "5"), ("write 8 to 4096 pixels",)),
     "half precision": ((ONE, OTHER, "--precision", "bf16"), ("computed in fp32 only",)),
@@ -141,6 +146,7 @@ def test_what_cannot_be_compared_is_refused(case: str, folder: Path, cli: Cli) -
     (folder / "wrong.csv").write_text("a,b\n1,2\n")
     (folder / "bare.csv").write_text("first,second\n")
     (folder / "hole.csv").write_text(f"first,second\n{ONE},{OTHER}\n{ONE},\n")
+    (folder / "windows.csv").write_text(f"first,second\nreal\\cats\\0.png,{OTHER}\n")
     (folder / "pairs.csv").write_text(f"first,second\n{ONE},{OTHER}\n")
     before = files_below(folder)
     done = cli("distance", *arguments, "-m", "ssim", cwd=folder)

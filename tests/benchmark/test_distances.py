@@ -334,7 +334,7 @@ REFUSED_SPECS = {
     "dists:alex": "there is one DISTS",
     "ssim:multiscale": "neither variants nor weights; write ssim",
     "psnr@weights.pth": "neither variants nor weights; write psnr",
-    "lpisp": "no such embedder.* or a metric of pictures: lpips, dists, ssim, psnr",
+    "lpisp": "no such metric; 'lpips' or 'clpips' is meant. metrics of pictures are lpips, dists, .* no such embedder",
 }
 
 

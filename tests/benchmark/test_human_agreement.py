@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import krippendorff
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -149,10 +150,28 @@ def test_the_interval_over_targets_draws_targets_and_that_over_raters_draws_rate
     assert found.over_targets == approx(tuple(exact), abs=0.051)
     # Raters differ, targets do not.
     rows = [about("2afc", f"t{i}", float(r == "cy"), rater=r) for i in range(20) for r in ("ann", "bob", "cy")]
-    found = score_distances(judged("2afc", rows), {"d": np.tile([1.0, 2.0], (60, 1))}).of("d")
+    scores = score_distances(judged("2afc", rows), {"d": np.tile([1.0, 2.0], (60, 1))})
+    found, people = scores.of("d"), scores.of("")
     assert found is not None
+    assert people is not None
     assert found.over_targets == approx((2 / 3, 2 / 3))
     assert found.over_raters == approx((0, 1))
+    # Both of a pair are drawn, and ann drawn twice is no pair: ann, ann and bob agree always, ann and cy never.
+    assert people.value == approx(1 / 3)
+    assert people.over_raters == approx((0, 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_images_whose_mean_answers_are_equal_are_tied_whoever_gave_which(scale: float) -> None:
+    answers = {"x": (1, 1, 1, 1, 2, 1), "y": (1, 2, 1, 1, 1, 1), "z": (7, 7, 7, 7, 7, 7)}
+    rows = [
+        about("rating", "t", scale * answer, image, rater=f"r{i}")
+        for image, of in answers.items()
+        for i, answer in enumerate(of)
+    ]
+    distances = np.array([["xyz".index(str(row.images[1])[-1])] for row in rows])
+    scores = score_distances(judged("rating", rows), {"d": distances})
+    assert value(scores, "d") == approx(stats.spearmanr([0, 1, 2], [-1.5, -1.5, -3]).statistic)
 
 
 def test_one_target_or_one_rater_has_no_interval() -> None:
@@ -264,6 +283,9 @@ def test_pooled_pearson_of_ratings_is_that_of_scipy_with_distances_far_from_zero
     expected = stats.pearsonr(distances[:, 0], [-row.answer for row in given_.rows]).statistic
     scores = score_distances(given_, {"d": distances})
     assert value(scores, "d", "Pearson, pooled") == approx(expected, rel=1e-6)
+    sides = np.stack([stats.zscore(distances[:, 0]), stats.zscore([-row.answer for row in given_.rows])])
+    alpha = krippendorff.alpha(reliability_data=sides, level_of_measurement="interval")
+    assert value(scores, "d", "alpha, standardised") == approx(alpha, rel=1e-6)
     found = scores.of("d", "Kendall tau-b, pooled")
     assert found is not None
     assert found.over_targets is not None
@@ -346,6 +368,15 @@ def test_a_distance_that_is_always_right_is_told_from_one_that_guesses_and_the_s
     assert by_pair["right", "guess"].difference == approx(1 - value(scores, "guess"))
     assert by_pair["right", "guess"].p_holm < 0.01
     assert set(scores.tied_with_best) == {"right", "again"}
+
+
+def test_the_difference_of_two_distances_is_that_of_their_scores_however_many_questions_a_target_has() -> None:
+    rows = [Judgement((Path(t), Path(f"a{i}"), Path(f"b{i}")), 0, t) for t, n in (("t", 6), ("u", 1)) for i in range(n)]
+    a_nearer, b_nearer = np.tile([1.0, 2.0], (7, 1)), np.tile([2.0, 1.0], (7, 1))
+    first, second = (np.where((np.arange(7) < n)[:, None], a_nearer, b_nearer) for n in (6, 2))
+    scores = score_distances(judged("2afc", rows), {"first": first, "second": second})
+    (found,) = scores.comparisons
+    assert found.difference == approx(value(scores, "first") - value(scores, "second")) == approx(4 / 7)
 
 
 def test_jnd_distances_are_compared_by_the_same_draws_of_both() -> None:

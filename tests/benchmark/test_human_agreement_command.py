@@ -131,6 +131,8 @@ def test_what_cannot_be_scored_is_refused_in_a_line(colour: Path, refusal: Refus
     assert "holds no jnd" in refusal(*score, "--kind", "jnd")
     assert "no judgement of --split test" in refusal(*score, "--split", "test")
     assert "no picture format" in refusal(*score, "--metric", "psnr", "--plot", tmp_path / "a.txt")
+    assert "there is no folder" in refusal(*score, "--metric", "psnr", "--plot", tmp_path / "none" / "a.png")
+    assert "give --metric, or leave it out" in refusal(*score, "--plot", tmp_path / "a.png")
     assert "exists already" in refusal(*score, "--metric", "psnr", "--out", colour.parent)
     assert "no such file or folder" in refusal("agreement", "score", tmp_path / "none.csv")
     assert "no-such-metric" in refusal(*score, "--metric", "no-such-metric")

@@ -136,6 +136,7 @@ def test_an_undefined_measure_says_what_it_needs() -> None:
         (icc(np.ones((3, 2)), "ICC(A,1)"), "differ between items"),
         (icc(np.ones((1, 2)), "ICC(A,1)"), "two items"),
         (icc(np.ones((3, 1)), "ICC(A,1)"), "two raters"),
+        (icc(np.array([[1.0, 2], [2, 1]]), "ICC(A,k)"), "differ between items"),  # its formula gives 2
         (krippendorff_alpha(np.arange(3), np.arange(3.0), "nominal"), "two raters"),
         (krippendorff_alpha(np.array([0, 0]), np.ones(2), "interval"), "not all the same"),
         (krippendorff_alpha(np.zeros(0, np.intp), np.zeros(0), "ordinal"), "two raters"),

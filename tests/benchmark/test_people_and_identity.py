@@ -291,9 +291,11 @@ def test_a_gallery_that_answers_nothing_is_said_to(
 def test_what_makes_no_sense_is_refused(table: Path, animals: Path, tmp_path: Path, refusal: Refusal) -> None:
     start = ("agreement", "identity", table, "--gallery", animals)
     assert "no metric; name one" in refusal(*start)
-    for text in ("classical", "=classical", "classical=", "a=b=c"):
+    for text in ("classical", "=classical", "classical=", "a=b=c", "a=a"):
         assert "write BEFORE=AFTER" in refusal(*start, "--pair", text)
-    assert "named twice" in refusal(*start, "--gallery", animals, "-m", "classical")
+    assert "--gallery: one is named twice" in refusal(*start, "--gallery", animals, "-m", "classical")
+    assert "--metric: one is named twice" in refusal(*start, "-m", "classical", "-m", "classical")
+    assert "--pair: one is named twice" in refusal(*start, *("--pair", "classical=psnr") * 2)
     assert "no picture format" in refusal(*start, "-m", "classical", "--plot", "a.doc")
     assert "no such gallery folder" in refusal(*start[:3], "--gallery", tmp_path / "none", "-m", "classical")
     assert "--kind colour: unknown" in refusal(*start, "-m", "classical", "--kind", "colour")

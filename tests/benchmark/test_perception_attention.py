@@ -17,7 +17,9 @@ from pytest import approx
 from benchmark.distances.embeddings import EmbeddingDistance
 from benchmark.embedders import load_embedder
 from benchmark.explain import contributions
+from benchmark.human_judgements.judgements import Judgement, Judgements
 from benchmark.perception.attention import AttentionMap, look
+from benchmark.perception.attention_study import chosen_judgements
 
 PICTURES = [Image.fromarray(patchwork(seed, 64)) for seed in range(3)]
 
@@ -118,22 +120,40 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_draws_each_judgement_and_says_how_much_lies_on_the_subject(
     world: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    command = ("perception", "attention", world / "images" / "triplets.csv", "-m", "critter-reid", "--grid", 4)
+    command = ("perception", "attention", world / "images" / "triplets.csv", "-m", "critter-reid", "--grid", 2)
     out = tmp_path / "out"
-    done = cli(*command, "-m", "ssim", "--judgements", 3, "--masks", world, "--out", out, "--json")
+    done = cli(*command, "-m", "ssim", "--judgements", 2, "--masks", world, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
     assert json.loads((out / "attention.json").read_text()) == content
     assert [each["metric"] for each in content["on_subject"]] == ["critter-reid", "ssim"]
     for each in content["on_subject"]:
-        assert each["n_pictures"] == 9
+        assert each["n_pictures"] == 6
         assert 0 < each["share"]["value"] < 1
         assert each["area"]["value"] == approx(np.mean([0.25, 0.375]), abs=0.03)
-    assert [each["file"] for each in content["judgements"]] == ["001.png", "002.png", "003.png"]
+    assert [each["file"] for each in content["judgements"]] == ["001.png", "002.png"]
     assert all((out / each["file"]).stat().st_size > 10_000 for each in content["judgements"])
-    again = cli(*command, "--judgements", 1, "--by", "parts", "--out", tmp_path / "parts")
-    assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "parts" / "attention.json").read_text())["on_subject"] is None
+
+
+def test_two_files_of_weights_of_one_name_are_two_metrics(world: Path, tmp_path: Path, cli: Cli) -> None:
+    specs = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        specs.append(f"timm:test_vit@{save_timm(tmp_path / name / 'vit.safetensors')}")
+    command = ("perception", "attention", world / "images" / "triplets.csv", "-m", specs[0], "-m", specs[1])
+    done = cli(*command, "--judgements", 1, "--by", "class-token", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "out" / "attention.json").read_text())
+    assert content["on_subject"] is None
+    assert content["judgements"][0]["on_subject"] == {spec: [None] * 3 for spec in specs}
+
+
+def test_answers_about_the_same_images_are_one_judgement_with_their_mean() -> None:
+    names = tuple(map(Path, ("reference", "a", "b")))
+    rows = [Judgement(names, answer, "toy", rater) for answer, rater in ((1, "ann"), (0, "bob"), (1, "cas"))]
+    for order in (rows, rows[::-1]):
+        (found,) = chosen_judgements(Judgements("made", "2afc", Path("made.csv"), tuple(order)), 5, 0)
+        assert found.answer == approx(2 / 3)
 
 
 def test_what_cannot_be_looked_at_is_refused(world: Path, tmp_path: Path, refusal: Refusal) -> None:

@@ -48,7 +48,7 @@ def test_the_seed_decides_the_picture(photos: Path, tmp_path: Path, way: Way) ->
 def test_the_command_writes_pictures_that_are_taken_for_their_targets(photos: Path, tmp_path: Path, cli: Cli) -> None:
     out = tmp_path / "out"
     namesake = save(patchwork(1, 64), tmp_path / "0.png")  # of the name of another, with the content of 1.png
-    command = ("perception", "inversion", photos / "0.png", "-e", "critter-reid", "--steps", 60, "--by", "pixels")
+    command = ("perception", "inversion", photos / "0.png", "-e", "critter-reid", "--steps", 40, "--by", "pixels")
     done = cli(*command, namesake, "--among", photos, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
@@ -68,7 +68,8 @@ def test_the_command_writes_pictures_that_are_taken_for_their_targets(photos: Pa
     }  # fmt: skip
     alone = cli(*command, "--among", photos, "--out", tmp_path / "alone", "--json")
     same = json.loads(alone.stdout)["inversions"][0]
-    assert same == next(each for each in content["inversions"] if each["target"] == str(photos / "0.png"))
+    beside = next(each for each in content["inversions"] if each["target"] == str(photos / "0.png"))
+    assert {**same, "nearest": ""} == {**beside, "nearest": ""}  # the namesake's content has another name here
 
 
 def test_what_cannot_be_inverted_is_refused(photos: Path, tmp_path: Path, refusal: Refusal) -> None:

@@ -104,7 +104,7 @@ def test_names_and_order_of_the_photos_move_no_number(photos: Path, tmp_path: Pa
     renamed.mkdir()
     for path in photos.iterdir():
         shutil.copyfile(path, renamed / f"x{9 - int(path.stem)}.png")
-    command = ("-m", "critter-reid", "--level", 0.05, "--photos", 5, "--json")
+    command = ("-m", "critter-reid", "--level", 0.05, "--photos", 3, "--json")
     one, other = (cli("perception", "sensitivity", folder, *command) for folder in (photos, renamed))
     assert one.returncode == 0, one.stderr
     assert one.stdout == other.stdout
@@ -120,7 +120,7 @@ def test_photos_are_drawn_from_all_identities_in_turn(scenes: Path) -> None:
 
 def test_the_command_says_what_each_metric_reacts_to(scenes: Path, tmp_path: Path, cli: Cli) -> None:
     done = cli(
-        "perception", "sensitivity", scenes, "-m", "critter-reid", "-m", "ssim", "--level", 0.05,
+        "perception", "sensitivity", scenes, "-m", "critter-reid", "-m", "ssim", "--level", 0.05, "--photos", 3,
         "--json", "--plot", tmp_path / "plot.png",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -137,6 +137,8 @@ def test_what_cannot_be_tried_is_refused(photos: Path, tmp_path: Path, refusal: 
     assert "no photo has a mask; make them with finer-rank gallery mask" in refusal(*command, "--aspect", "background")
     assert "--aspect pose: unknown" in refusal(*command, "--aspect", "pose")
     assert "--level: out of range" in refusal(*command, "--level", 5)
+    assert "psnr: its distances do not count from 0" in refusal(*command[:-1], "psnr")
+    assert "nowhere: no such file or folder" in refusal(*command[:2], tmp_path / "nowhere", *command[3:])
     save(patchwork(1), tmp_path / "tree" / "rex" / "1.png")
     save(patchwork(2), tmp_path / "tree" / "rex" / "2.png")
     assert "all of one identity" in refusal("perception", "sensitivity", tmp_path / "tree", "-m", "critter-reid")

@@ -110,9 +110,9 @@ def test_openclips_tower_is_adapted_at_its_attentions_input_alone(folder: Path, 
 
 
 def test_an_untouched_openclip_embeds_as_before_it_was_fused_and_put_back(folder: Path, tmp_path: Path) -> None:
-    settings = quick(clip(folder), learning_rate=1e-30)
+    settings = quick(clip(folder), learning_rate=1e-30, size=48)  # not the network's own
     out = tune(folder, settings, tmp_path / "out").out
-    expected = rows(clip(folder), folder, resize="squash", size=32)
+    expected = rows(clip(folder), folder, resize="squash", size=48)
     assert np.abs(rows(f"checkpoint:{out}", folder) - expected).max() <= 1e-6
 
 
@@ -198,6 +198,42 @@ def test_any_tensor_and_any_setting_of_a_member_changes_the_fingerprint(folder: 
     assert len(set(found)) == 5
 
 
+@pytest.mark.parametrize("of_pair", [True, False])
+def test_a_folder_whose_tensors_are_not_all_numbers_or_of_another_network_is_refused(
+    pair: Path, folder: Path, tmp_path: Path, of_pair: bool
+) -> None:
+    copy = shutil.copytree(pair, tmp_path / "copy")
+    member = copy / "0"
+    spec, file = f"checkpoint:{copy if of_pair else member}", member / "model.safetensors"
+    state = load_file(file)
+    key = "blocks.1.attn.qkv.weight"  # of which attention's kernel can make finite numbers
+    spoilt = state[key].clone()
+    spoilt[0, 0] = float("nan")
+    less = {name: value for name, value in state.items() if name != key}
+    for content, mention in (
+        ({**state, key: spoilt}, f"tensor {key} holds NaN"),
+        (less, f"lacks tensor {key}"),
+        ({**state, "extra": spoilt}, "unknown tensor extra"),
+        ({**state, key: spoilt[1:]}, f"misshapen tensor {key}"),
+    ):
+        save_state(content, file)
+        with pytest.raises(FinerRankError) as caught:
+            rows(spec, folder)
+        assert not lacking(str(caught.value), f"{file}: ", mention)
+    save_state(state, file)
+    change(member, "hidden", 4)
+    with pytest.raises(FinerRankError, match="hidden is of family concatenated"):
+        rows(spec, folder)
+
+
+def test_a_member_that_is_a_link_is_refused(pair: Path, folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(pair, tmp_path / "copy")
+    shutil.rmtree(copy / "1")
+    (copy / "1").symlink_to(copy)
+    with pytest.raises(FinerRankError, match="1: is a link"):
+        rows(f"checkpoint:{copy}", folder)
+
+
 @pytest.mark.parametrize(
     ("entry", "value", "mention"),
     [
@@ -206,6 +242,7 @@ def test_any_tensor_and_any_setting_of_a_member_changes_the_fingerprint(folder: 
         ("members", [{"name": "../../elsewhere", "weights_sha256": "0"}], "no name of the zoo"),
         ("members", [{"folder": "elsewhere"}], "other entries"),
         ("members", [{}, {}, {}], "2: no embedder.toml"),
+        ("members", [{"name": "dino", "size": 10**6, "weights_sha256": "0"}], "size 1000000"),
         ("hidden", 0, "hidden"),
         ("hidden", 8, "model.safetensors"),
         ("dimension", 5, "says 5 numbers, its members give 88"),
@@ -304,6 +341,11 @@ def test_splits_that_the_data_name_are_kept() -> None:
     assert {t[:-1] for t in sides.tested.targets} == {"val"}
     assert {t[:-1] for t in sides.validated.targets} == {"train"}
     assert set(sides.validated.targets).isdisjoint(sides.trained.targets)
+    assert sides.notes == ()
+    near = [judgement(f"near{i}", f"train{i}", "x", "val0a", split="train") for i in range(4)]
+    sides = choose_sides(Judgements("made", "2afc", Path("made.csv"), (*without_test, *near)), 0.25, 0)
+    assert set(sides.trained.images).isdisjoint(sides.validated.images)
+    assert not lacking(" ".join(sides.notes), "are left out", "share an image with one of the split val")
 
 
 def test_what_shares_an_image_with_a_held_out_triplet_is_not_trained_on() -> None:
@@ -321,7 +363,7 @@ def test_what_shares_an_image_with_a_held_out_triplet_is_not_trained_on() -> Non
 def test_votes_that_are_divided_equally_are_judged_but_teach_nothing() -> None:
     rows = [judgement(f"{i:02d}", f"r{i}", f"a{i}", f"b{i}", answer=0.5 if i % 2 else 1.0) for i in range(20)]
     sides = choose_sides(Judgements("made", "2afc", Path("made.csv"), tuple(rows)), 0.2, 0)
-    assert set(sides.trained.share_b) == {1.0}
+    assert {*sides.trained.share_b, *sides.validated.share_b} == {1.0}
     assert len(sides.tested.targets) == 4
     assert "teach nothing" in sides.notes[0]
 

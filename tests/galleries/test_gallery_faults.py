@@ -122,6 +122,10 @@ TABLE_FAULTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         lambda zoo: replace_table(zoo, "metadata.jsonl", JSON_LINES + b'{"file_name": \n'),
         ("metadata.jsonl row 2", "not JSON"),
     ),
+    "a JSON table with a number of thousands of digits": (
+        lambda zoo: replace_table(zoo, "metadata.jsonl", JSON_LINES + b'{"file_name": ' + b"9" * 5000 + b"}\n"),
+        ("metadata.jsonl row 2", "not JSON"),
+    ),
     "a damaged Parquet table": (
         lambda zoo: replace_table(zoo, "metadata.parquet", b"PAR1 and so on PAR1"),
         ("metadata.parquet", "not a readable Parquet file"),

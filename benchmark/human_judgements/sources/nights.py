@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmark.human_judgements.image_paths import ImagePaths
 from benchmark.human_judgements.judgements import Judgement, Judgements, Kind
 from benchmark.human_judgements.sources import table as plain_table
-from benchmark.human_judgements.votes import exact_share
+from benchmark.human_judgements.votes import exact_share, number_of_votes
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.tables import Table, read_table
 
@@ -124,11 +124,11 @@ def _read_row(
     subset = SUBSETS.get(cells.get("is_imagenet", "").lower())
     if subset is None:
         faults.append(Fault(where, f"is_imagenet {cells['is_imagenet']!r}", "it should be True or False"))
-    votes, given = cells.get("votes", "1"), cells[columns["right_vote"]]
-    if not votes.isdecimal() or int(votes) < 1:
-        return [*faults, Fault(where, f"votes {votes!r}", "it should be how many people judged")]
+    votes, given = number_of_votes(cells.get("votes", "1")), cells[columns["right_vote"]]
+    if votes is None:
+        return [*faults, Fault(where, f"votes {cells['votes']!r}", "it should be how many people judged")]
     try:
-        answer = exact_share(float(given), int(votes))
+        answer = exact_share(float(given), votes)
     except ValueError:
         answer = None
     if answer is None:
@@ -136,7 +136,7 @@ def _read_row(
         faults.append(Fault(where, what, "it should be 0 (left is nearer), 1, or a share of the votes"))
     if faults or answer is None or subset is None:
         return faults
-    return Judgement(paths, answer, images.name_of(paths[0]), "", int(votes), split, subset, where)
+    return Judgement(paths, answer, images.name_of(paths[0]), "", votes, split, subset, where)
 
 
 def _read_jnd(path: Path) -> Judgements:

@@ -1,6 +1,7 @@
 """A plain table of judgements: one answer a row, its columns say of which kind. Images lie below the table's folder."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,11 +9,14 @@ from benchmark.human_judgements.image_paths import ImagePaths
 from benchmark.human_judgements.judgements import Judgement, Judgements, Kind
 from benchmark.human_judgements.repeated import repeated_judgements
 from benchmark.human_judgements.sources import NAMES_JOIN
-from benchmark.human_judgements.votes import exact_share
+from benchmark.human_judgements.votes import MOST_VOTES, exact_share, number_of_votes
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.tables import column_faults, read_table
 
-READS = "a table .csv, .tsv, .parquet or .jsonl with columns reference, a, b, choice (or another of the kinds)"
+READS = (
+    "a table .csv, .tsv, .parquet or .jsonl with columns reference, a, b, choice (or another of the kinds), or a "
+    "folder that holds one, named triplets or judgements"
+)
 PUBLISHED: dict[Kind, dict[tuple[str, str], range]] = {}
 
 IMAGES: dict[Kind, tuple[str, ...]] = {
@@ -27,11 +31,22 @@ IMAGES: dict[Kind, tuple[str, ...]] = {
 ANSWER: dict[Kind, str] = {"2afc": "choice", "jnd": "same", "odd-one-out": "odd", "ranking": "rank", "rating": "rating"}
 
 SPLITS = ("", "train", "val", "test")
+ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl")
 LABELS = ("rater", "target", "split", "subset")
+LARGEST = 1e9
+"""Of ranks and ratings: statistics square them."""
 
 
 def is_here(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".parquet", ".jsonl")
+    path = _table(path)
+    return path.is_file() and path.suffix.lower() in ENDINGS
+
+
+def _table(path: Path) -> Path:
+    """The table itself; of a folder the one that `agreement triplets` writes there, or a `judgements` of the user's."""
+    found = [path / f"{name}{ending}" for name in ("triplets", "judgements") for ending in ENDINGS]
+    found = [file for file in found if os.path.isfile(file)]  # False, too, where the folder must not be looked into
+    return found[0] if len(found) == 1 else path
 
 
 def kinds(path: Path) -> tuple[Kind, ...]:
@@ -40,6 +55,7 @@ def kinds(path: Path) -> tuple[Kind, ...]:
     Raises:
         FinerRankError: no kind has such columns.
     """
+    path = _table(path)
     table = read_table(path)
     if not table.columns:
         raise_if_any(str(path), table.faults)
@@ -67,6 +83,7 @@ def read(path: Path, kind: Kind) -> Judgements:
     Raises:
         Faults: all that is wrong with the table, and images that are not there.
     """
+    path = _table(path)
     table = read_table(path)
     sides, answer = IMAGES[kind], ANSWER[kind]
     others = [column for other in kinds(path) for column in (*IMAGES[other], ANSWER[other])]
@@ -135,9 +152,10 @@ class _BadAnswer(Exception):
 def _n_votes(text: str) -> int:
     if not text.strip():
         return 1
-    if not text.strip().isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise _BadAnswer(f"votes {text!r}", "write how many people judged: 1 or more")
-    return int(text)
+    votes = number_of_votes(text)
+    if votes is None:
+        raise _BadAnswer(f"votes {text!r}", f"write how many people judged: 1 or more, up to {MOST_VOTES:,}")
+    return votes
 
 
 def _share(text: str, n_votes: int, words: Mapping[str, float], column: str, of: str) -> float:
@@ -164,6 +182,8 @@ def _number(text: str, column: str, remedy: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise _BadAnswer(f"{column} {text!r} is no number" if text else f"{column} is empty", remedy)
+    if abs(number) > LARGEST:
+        raise _BadAnswer(f"{column} {text!r} is out of range", f"write numbers up to {LARGEST:g}")
     return number
 
 

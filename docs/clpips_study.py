@@ -1,4 +1,4 @@
-"""The study behind CLPIPS' defaults: `python -m benchmark.tuning.clpips_study PHOTOS squeeze [TRUNK FILE]`.
+"""The study behind the defaults in clpips.md: `python docs/clpips_study.py PHOTOS squeeze TRUNK`, a table on stdout.
 
 Raters are made up, photos and features are real: a rater's distance is the network's differences under weights of their
 own, with noise. Each ranks some photos for each of some targets; the tuned distance is held against what they would say
@@ -6,17 +6,20 @@ of other targets without noise, as the mean over targets of Spearman's correlati
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmark.distances import Resources
 from benchmark.distances.base import Floats
-from benchmark.distances.lpips import published_weights
-from benchmark.human_agreement.correlations import Ints, spearman_within
+from benchmark.distances.lpips import CHANNELS, published_weights
+from benchmark.human_agreement.correlations import spearman_within
 from benchmark.store import default_store
-from benchmark.tuning.clpips import PER, Settings, layers_of, measured, tuned_weights
+from benchmark.tuning.clpips import Settings, measured
+from benchmark.tuning.clpips_weights import PER, Per, layers_of, tuned_weights
 from benchmark.tuning.margin_ranking import Pairs
 from galleries.console import progress_bars, say
 from galleries.images import READABLE_SUFFIXES
@@ -30,10 +33,28 @@ PULLS = (0.001, 0.01, 0.1)
 N_SEEDS = 5
 
 
+class World(NamedTuple):
+    """A rater and what they said. Their targets, `N_RANKED` pictures each, those that are tuned to first, and the last
+    `N_HELD_OUT` never tuned to.
+
+    Attributes:
+        differences: `[M, ΣC]`.
+        truth: `[M]` distances without noise.
+        pairs: of those that are tuned to.
+    """
+
+    differences: Floats
+    truth: Floats
+    pairs: Pairs
+
+
+Fit = Callable[[World], Floats]
+
+
 def raters(start: Floats, network: str, random: np.random.Generator) -> dict[str, Floats]:
     """Weights of made-up people: LPIPS' own, its layers or its channels weighed otherwise, its first or last layers
     alone, and twenty channels that have nothing to do with LPIPS' weights."""
-    layers = list(layers_of(network))
+    layers = list(layers_of(CHANNELS[network]))
     of_layer = np.concatenate([np.full(some.stop - some.start, i) for i, some in enumerate(layers)])
     few = np.zeros(len(start))
     few[random.choice(len(start), 20, replace=False)] = 1.0
@@ -60,66 +81,67 @@ def study(photos: Sequence[Path], settings: Settings, resources: Resources) -> l
     by_seed = np.split(differences, N_SEEDS)
     rows = []
     for n, noise in CASES:
-        worlds = [_world(of, start, settings.network, n, noise, seed) for seed, of in enumerate(by_seed)]
-        rows.append(([str(n), f"{noise:g}", "untuned", "", ""], _mean(worlds, lambda *_: start)))
+        worlds = [worlds_of(of, start, settings.network, n, noise, seed) for seed, of in enumerate(by_seed)]
+        rows.append(([str(n), f"{noise:g}", "untuned", "", ""], held_out_spearman(worlds, lambda _: start)))
         for per in PER:
             for margin in MARGINS:
                 for pull in PULLS:
-                    tuned = Settings(settings.network, settings.trunk, per, None, margin, pull, size=settings.size)
-
-                    def fit(of: Floats, pairs: Pairs, tuned: Settings = tuned) -> Floats:
-                        found = tuned_weights(of, start, tuned, pairs)
-                        return start if found is None else found
-
-                    rows.append(([str(n), f"{noise:g}", per, f"{margin:g}", f"{pull:g}"], _mean(worlds, fit)))
+                    fit = partial(fitted, start, CHANNELS[settings.network], per, margin, pull)
+                    cells = [str(n), f"{noise:g}", per, f"{margin:g}", f"{pull:g}"]
+                    rows.append((cells, held_out_spearman(worlds, fit)))
     return rows
 
 
-def _world(differences: Floats, start: Floats, network: str, n: int, noise: float, seed: int):  # type: ignore[no-untyped-def]
+def fitted(start: Floats, channels: Sequence[int], per: Per, margin: float, pull: float, world: World) -> Floats:
+    found = tuned_weights(world.differences, start, channels, world.pairs, per=per, margin=margin, pull=pull).weights
+    return start if found is None else found
+
+
+def worlds_of(differences: Floats, start: Floats, network: str, n: int, noise: float, seed: int) -> list[World]:
+    """One for each rater, who ranks the pictures of the first `n` targets."""
     random = np.random.default_rng(seed)
-    group = np.repeat(np.arange(len(differences) // N_RANKED), N_RANKED)
-    held_out = group >= group.max() + 1 - N_HELD_OUT
     found = []
     for weights in raters(start, network, random).values():
         truth = differences @ weights
-        spread = float(np.sqrt(np.mean([truth[group == g].var() for g in range(n)])))
+        spread = float(np.sqrt(np.mean([of.var() for of in truth.reshape(-1, N_RANKED)[:n]])))
         said = truth + noise * spread * random.normal(size=len(truth))
-        found.append((differences, truth, _pairs(said, group, n), group, held_out))
+        order = np.argsort(said.reshape(-1, N_RANKED)[:n], axis=1) + N_RANKED * np.arange(n)[:, None]
+        first, second = np.triu_indices(N_RANKED, 1)
+        near, far = order[:, first].ravel(), order[:, second].ravel()
+        found.append(World(differences, truth, Pairs(near, far, np.ones(len(near)))))
     return found
 
 
-def _pairs(said: Floats, group: Ints, n: int) -> Pairs:
-    near, far = [], []
-    for g in range(n):
-        order = np.flatnonzero(group == g)[np.argsort(said[group == g])]
-        first, second = np.triu_indices(N_RANKED, 1)
-        near.append(order[first])
-        far.append(order[second])
-    return Pairs(np.concatenate(near), np.concatenate(far), np.ones(n * N_RANKED * (N_RANKED - 1) // 2))
+def held_out_spearman(worlds: Sequence[Sequence[World]], fit: Fit) -> list[float]:
+    """Of each rater, the mean over seeds."""
+    group = np.repeat(np.arange(N_HELD_OUT), N_RANKED)
+    own = [
+        [
+            spearman_within(
+                group, (of.differences @ fit(of))[-len(group) :], of.truth[-len(group) :], N_HELD_OUT
+            ).mean()
+            for of in raters_of
+        ]
+        for raters_of in worlds
+    ]
+    means: list[float] = np.mean(own, axis=0).tolist()
+    return means
 
 
-def _mean(worlds, fit) -> list[float]:  # type: ignore[no-untyped-def]
-    found = []
-    for raters_of in worlds:
-        own = []
-        for differences, truth, pairs, group, held_out in raters_of:
-            distances = differences @ fit(differences, pairs)
-            group = np.unique(group[held_out], return_inverse=True)[1]
-            own.append(spearman_within(group, distances[held_out], truth[held_out], N_HELD_OUT).mean())
-        found.append(own)
-    return np.mean(found, axis=0).tolist()  # type: ignore[no-any-return]
-
-
-def main(folder: str, network: str, trunk: str | None = None) -> None:
+def main(folder: str, network: str, trunk: str) -> None:
     photos = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in READABLE_SUFFIXES)
-    settings = Settings(network, Path(trunk) if trunk else None, size=128)
+    settings = Settings(network, Path(trunk), size=128)
     with progress_bars() as progress:
         rows = study(photos, settings, Resources(default_store(), None, progress))
     names = list(raters(published_weights(network).numpy().astype(np.float64), network, np.random.default_rng(0)))
-    say(" | ".join(["rankings", "noise", "per", "margin", "pull", *names, "mean"]))
+    header = ["rankings", "noise", "`--per`", "margin", "pull", *names, "mean"]
+    say(f"| {' | '.join(header)} |")
+    say("|---" * len(header) + "|")
     for cells, values in rows:
-        say(" | ".join([*cells, *(f"{value:.3f}" for value in [*values, float(np.mean(values))])]))
+        say(f"| {' | '.join([*cells, *(f'{value:.3f}' for value in [*values, float(np.mean(values))])])} |")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python docs/clpips_study.py PHOTOS squeeze TRUNK")
     main(*sys.argv[1:])

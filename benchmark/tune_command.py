@@ -30,22 +30,42 @@ def tune(
     dropout: Annotated[float | None, typer.Option(help="dreamsim, lora: 0.3 for several, 0.2 for one.")] = None,
     hidden: Annotated[int | None, typer.Option(help="dreamsim, mlp: units of the hidden layer; 512.")] = None,
     network: Annotated[str | None, typer.Option(help="clpips: alex, the default, vgg or squeeze.")] = None,
-    trunk: Annotated[Path | None, typer.Option(help="clpips: file of that network's weights; fetched where not given.")] = None,
-    per: Annotated[str | None, typer.Option(help="clpips: one scale per layer, the default, or one weight per channel.")] = None,
+    trunk: Annotated[
+        Path | None, typer.Option(help="clpips: file of that network's weights; fetched where not given.")
+    ] = None,
+    per: Annotated[
+        str | None, typer.Option(help="clpips: one scale per layer, the default, or one weight per channel.")
+    ] = None,
     rater: Annotated[str | None, typer.Option(help="clpips: tune to this person alone.")] = None,
-    margin: Annotated[float | None, typer.Option(help="By how much the nearer should be nearer.")] = None,
-    pull: Annotated[float | None, typer.Option(help="clpips: how strongly weights stay near LPIPS'; 0.01, from 0.0001 on.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="By how much the nearer should be nearer. dreamsim: in cosine distance; 0.05. clpips: in root mean "
+            "square gaps of LPIPS; 0.3."
+        ),
+    ] = None,
+    pull: Annotated[
+        float | None, typer.Option(help="clpips: how strongly weights stay near LPIPS'; 0.01, from 0.0001 on.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="dreamsim: of Adam.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="dreamsim: judgements per step.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="dreamsim: passes over the judgements.")] = None,
     held_out: Annotated[
-        float | None, typer.Option(help="Share of the targets to be judged by, where the data name no splits.")
+        float | None,
+        typer.Option(
+            help="Share of the targets, where the data name no splits. dreamsim: judged by, never trained on; 0.2. "
+            "clpips: held out at a time, each target once; 0.1."
+        ),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Squash images to so many pixels.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of order, start and held-out targets.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Squash images to so many pixels; 224 for dreamsim, 256 for clpips.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of order, start and held-out targets; of clpips, of the latter alone.")
+    ] = None,
     device: Device = "auto",
     store: Store = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a tuning that was killed.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="dreamsim: go on with a tuning that was killed.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tune a distance to what people said, and say how well it agrees with them before and after, on held-out targets.

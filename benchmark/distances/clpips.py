@@ -106,6 +106,8 @@ def _described(spec: str, folder: Path) -> Mapping[str, Any]:
 
 def _read_weights(folder: Path, network: str) -> Tensor:
     path = folder / WEIGHTS
+    if not path.is_file():
+        raise FinerRankError(f"{path}: is missing; tune it again")
     state = read_state_dict(path)
     n_channels = sum(CHANNELS[network])
     weights = state.get("weights")

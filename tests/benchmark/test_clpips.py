@@ -207,7 +207,7 @@ def test_the_size_of_the_tuning_is_that_of_the_distance(folder: Path, both: dict
 
 
 def test_targets_of_the_split_test_are_never_tuned_to(
-    tune: Tune, rankings: tuple[Path, list[list[Any]]], folder: Path
+    tune: Tune, rankings: tuple[Path, list[list[Any]]], folder: Path, trunk: Path, refusal: Refusal
 ) -> None:
     path, rows = rankings
     header = ["target", "image", "rank", "rater", "split"]
@@ -222,6 +222,8 @@ def test_targets_of_the_split_test_are_never_tuned_to(
         assert record["changes"][0]["n_targets"] == 6
         weights.append(load_file(folder / name / "model.safetensors")["weights"])
     assert torch.equal(*weights)
+    table.write_text(table.read_text().replace(",train", ",test"))
+    assert "which is never tuned to" in refused(refusal, table, trunk, folder / "none")
 
 
 def test_people_are_told_what_came_of_it(
@@ -304,6 +306,9 @@ def test_weights_that_no_tuning_gives_are_refused(
 ) -> None:
     copy = spoilt(folder, tmp_path, weights=weights)
     with pytest.raises(FinerRankError, match=expected):
+        _ = load_distance(f"clpips:{copy}@{trunk}", device="cpu").fingerprint
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(FinerRankError, match=r"model\.safetensors: is missing; tune it again"):
         _ = load_distance(f"clpips:{copy}@{trunk}", device="cpu").fingerprint
 
 

@@ -342,7 +342,7 @@ def test_splits_that_the_data_name_are_kept() -> None:
     assert {t[:-1] for t in sides.validated.targets} == {"train"}
     assert set(sides.validated.targets).isdisjoint(sides.trained.targets)
     assert sides.notes == ()
-    near = [judgement(f"near{i}", f"train{i}", "x", "val0a", split="train") for i in range(4)]
+    near = [judgement(f"near{i}", f"train{i}", f"near{i}", f"val{i}a", split="train") for i in range(4)]
     sides = choose_sides(Judgements("made", "2afc", Path("made.csv"), (*without_test, *near)), 0.25, 0)
     assert set(sides.trained.images).isdisjoint(sides.validated.images)
     assert not lacking(" ".join(sides.notes), "are left out", "share an image with one of the split val")

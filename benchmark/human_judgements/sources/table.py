@@ -1,7 +1,6 @@
 """A plain table of judgements: one answer a row, its columns say of which kind. Images lie below the table's folder."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -44,8 +43,11 @@ def is_here(path: Path) -> bool:
 
 def _table(path: Path) -> Path:
     """The table itself; of a folder the one that `agreement triplets` writes there, or a `judgements` of the user's."""
-    found = [path / f"{name}{ending}" for name in ("triplets", "judgements") for ending in ENDINGS]
-    found = [file for file in found if os.path.isfile(file)]  # False, too, where the folder must not be looked into
+    known = [path / f"{name}{ending}" for name in ("triplets", "judgements") for ending in ENDINGS]
+    try:
+        found = [file for file in known if file.is_file()]
+    except OSError:  # a folder that must not be looked into
+        return path
     return found[0] if len(found) == 1 else path
 
 

@@ -88,7 +88,7 @@ def compose(*steps: Transform) -> Transform:
 
 @cache
 def of_dino() -> Transform:
-    """facebookresearch/dino, eval_knn.py."""
+    """facebookresearch/dino, eval_knn.py; facebookresearch/mae, util/datasets.py."""
     steps = [transforms.Resize(256, InterpolationMode.BICUBIC), transforms.CenterCrop(224), transforms.ToTensor()]
     return compose(*steps, transforms.Normalize(*IMAGENET))
 
@@ -103,6 +103,12 @@ def squashed(size: int) -> Transform:
 def in_0_to_1(size: int) -> Transform:
     """DreamSim; each of its networks normalises by itself."""
     return compose(transforms.Resize((size, size), InterpolationMode.BICUBIC), transforms.ToTensor())
+
+
+@cache
+def branch_of_dreamsim() -> Transform:
+    """What enters its DINO: the squashed picture, normalised by the network itself."""
+    return compose(in_0_to_1(224), transforms.Normalize(*IMAGENET))
 
 
 @cache
@@ -166,6 +172,8 @@ OWNERS: dict[str, Callable[[], Transform]] = {
     "siglip2": lambda: of_open_clip("ViT-B-16-SigLIP2", "webli"),
     "dino-s16": of_dino,
     "dino": of_dino,
+    "dino-before-norm": branch_of_dreamsim,
+    "mae": of_dino,
     "dinov2": lambda: of_timm("vit_base_patch14_dinov2.lvd142m"),
     "dinov3": lambda: of_timm("vit_base_patch16_dinov3.lvd1689m"),
     "classical": lambda: in_0_to_1(128),  # its owners are we

@@ -32,7 +32,7 @@ types: .venv/.installed
 	$(BIN)/mypy
 
 pytest: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder tests/test_readme.py tests
 
 critter-reid: .venv/.installed ## train the encoder that comes with the package again, into ./critter-reid: about half an hour on two cores

@@ -1,12 +1,15 @@
 """`finer-rank agreement score`: how well distances agree with people."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmark.options import BatchSize, Device, Store
 from galleries.options import AsJson
+
+if TYPE_CHECKING:
+    from benchmark.distances.base import Floats
 
 app = typer.Typer()
 
@@ -69,7 +72,13 @@ def score(
     given = load_judgements(judgements, kind=kind, split=split, subset=subset)  # type: ignore[arg-type]
     with progress_bars() as progress:
         resources = Resources(root, batch_size, progress, note)
-        distances = {spec: distances_of(given, each, resources) for spec, each in zip(specs, metrics, strict=True)}
+        distances: dict[str, Floats] = {}
+        names: dict[str, str] = {}
+        for spec, each in zip(specs, metrics, strict=True):
+            twin = names.setdefault(each.fingerprint, spec)
+            if twin != spec:
+                raise FinerRankError(f"--metric: {twin} and {spec} are the same distance; name one of them")
+            distances[spec] = distances_of(given, each, resources)
     scores = score_distances(given, distances)
     described = {
         spec: {"fingerprint": each.fingerprint, **each.description} for spec, each in zip(specs, metrics, strict=True)

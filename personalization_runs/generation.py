@@ -170,12 +170,17 @@ class Workshop:
                 f"{self.out}: every image was refused ({self._refusal(job.requests[0])}), so that there is no run; try "
                 f"other prompts, --weights or --dtype, with another --out, or remove the folder {self.folder}"
             )
-        with _writing(self.folder), FileLock(self.folder / "lock"):
-            if self.run.is_dir():
-                self._write_tables(job)
-                if self.out.exists():
-                    self.out.rmdir()
-                self.run.rename(self.out)  # at once: a kill before it loses no note
+        with _writing(self.folder):
+            try:
+                with FileLock(self.folder / "lock"):
+                    if self.run.is_dir():
+                        self._write_tables(job)
+                        if self.out.exists():
+                            self.out.rmdir()
+                        self.run.rename(self.out)  # at once: a kill before it loses no note
+            except FileNotFoundError:
+                if self.run.is_dir() or not self.out.is_dir():  # else another process has completed it and tidied up
+                    raise
         return self.completed()
 
     def completed(self) -> Run:

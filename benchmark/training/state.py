@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +70,17 @@ class TrainingState:
         except OSError as error:
             raise FinerRankError(f"{self.folder}: {error.strerror}; check the disk, then go on with --resume") from None
 
-    def read(self) -> dict[str, Any]:
-        """The facts of a state.
+    def read(
+        self, about: Mapping[str, Any], conditions: Mapping[str, str], report: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """The facts of a state that this training can go on from.
+
+        Args:
+            about: what its beginning must share with it.
+            conditions: what else last digits depend on; that others were there before is reported.
 
         Raises:
-            FinerRankError: damaged, or written by another version of this program.
+            FinerRankError: damaged, written by another version of this program, or of another training.
         """
         try:
             facts = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
@@ -83,8 +89,19 @@ class TrainingState:
             for path in self.folder.iterdir():
                 if path.name not in (STATE, *facts["files"]):
                     path.unlink()
+            begun, before = dict(facts["about"]), dict(facts["conditions"])
         except (OSError, ValueError, KeyError, TypeError):
             raise FinerRankError(f"{self.folder}: no state that can be resumed; remove it and start again") from None
+        ours = json.loads(json.dumps(about))
+        differing = [key for key in ours if begun.get(key) != ours[key]]
+        if differing:
+            raise FinerRankError(
+                f"{self.folder}: of a training with another {differing[0].replace('_', ' ')}; "
+                "give the same options, or remove it and start again"
+            )
+        changed = [key for key, value in conditions.items() if before.get(key) != value]
+        if changed:
+            report(f"note: other {', '.join(changed)} than before the break: the result may differ in last digits")
         return dict(facts)
 
     def tensors(self, name: str) -> "dict[str, torch.Tensor]":

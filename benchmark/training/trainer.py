@@ -232,17 +232,7 @@ class _Training:
         return math.fsum(losses) / len(losses)
 
     def _resume(self) -> None:
-        facts = self.state.read()
-        ours = json.loads(json.dumps(self._about()))
-        differing = [key for key in ours if facts["about"].get(key) != ours[key]]
-        if differing:
-            raise FinerRankError(
-                f"{self.state.folder}: of a training with another {differing[0].replace('_', ' ')}; "
-                "give the same options, or remove it and start again"
-            )
-        changed = [key for key, value in self._conditions().items() if facts["conditions"].get(key) != value]
-        if changed:
-            self.report(f"note: other {', '.join(changed)} than before the break: the result may differ in last digits")
+        facts = self.state.read(self._about(), self._conditions(), self.report)
         self.history = facts["history"]
         self.best_epoch, self.best_mean = facts["best_epoch"], facts["best_mean"]
         self.learner.restore(self.state.tensors(f"learner-{len(self.history)}.safetensors"))

@@ -227,19 +227,7 @@ class _Tuning:
         self.state.write(facts, files)
 
     def _resume(self) -> None:
-        facts = self.state.read()
-        ours = json.loads(json.dumps(self._about()))
-        differing = [key for key in ours if facts["about"].get(key) != ours[key]]
-        if differing:
-            raise FinerRankError(
-                f"{self.state.folder}: of a tuning with another {differing[0].replace('_', ' ')}; "
-                "give the same options, or remove it and start again"
-            )
-        changed = [key for key, value in self._conditions().items() if facts["conditions"].get(key) != value]
-        if changed:
-            self.resources.warn(
-                f"note: other {', '.join(changed)} than before the break: the result may differ in last digits"
-            )
+        facts = self.state.read(self._about(), self._conditions(), self.resources.warn)
         self.history, self.best_epoch = facts["history"], facts["best_epoch"]
         learner = self.state.tensors(f"learner-{len(self.history) - 1}.safetensors")
         self._restore({name: learner[name] for name in self.parameters})

@@ -127,6 +127,7 @@ def test_all_unreadable_images_are_listed_before_any_number(cli: Cli, tmp_path: 
 def test_what_cannot_be_scored_is_refused_in_a_line(colour: Path, refusal: Refusal, tmp_path: Path) -> None:
     score = ("agreement", "score", colour)
     assert "named twice" in refusal(*score, "--metric", "psnr", "--metric", "psnr")
+    assert "are the same distance" in refusal(*score, "--metric", "classical", "--metric", "classical:")
     assert "--kind 3afc: unknown" in refusal(*score, "--kind", "3afc")
     assert "holds no jnd" in refusal(*score, "--kind", "jnd")
     assert "no judgement of --split test" in refusal(*score, "--split", "test")

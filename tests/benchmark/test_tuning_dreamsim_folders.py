@@ -290,7 +290,7 @@ def test_a_tuning_that_was_broken_off_goes_on_to_the_same_bytes(folder: Path, tm
     assert not out.exists()
     with pytest.raises(FinerRankError, match="add --resume, or remove it"):
         tune(folder, settings, out)
-    with pytest.raises(FinerRankError, match="of a tuning with another seed"):
+    with pytest.raises(FinerRankError, match="of a training with another seed"):
         tune(folder, replace(settings, seed=5), out, resume=True)
     again = tune(folder, settings, out, resume=True)
     for name in ("model.safetensors", "embedder.toml", "training.json"):

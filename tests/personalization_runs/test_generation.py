@@ -2,9 +2,11 @@
 
 import csv
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from PIL import Image
 from galleries.errors import FinerRankError
 from galleries.gallery import Gallery
 from personalization_runs import Run, RunCard
-from personalization_runs.generation import Job, make_images
+from personalization_runs.generation import Job, Workshop, make_images
 from personalization_runs.methods.base import Made, Method
 from personalization_runs.methods.setup import Setup
 from personalization_runs.methods.weights import WeightsFolder
@@ -120,6 +122,26 @@ def test_shards_make_the_same_run_and_the_last_completes_it(zoo: Path, tmp_path:
     # A shard whose run another has completed meanwhile says so.
     with pytest.raises(FinerRankError, match="exists already"):
         make(parts, Painter(), shard=(2, 3))
+
+
+def test_two_processes_may_complete_a_run_at_once(zoo: Path, tmp_path: Path) -> None:
+    both = job(zoo, tmp_path / "run")
+    first = make(both, Painter())
+    assert first
+    # The second saw all images before the first moved them away; the first removes the folder meanwhile.
+    is_done = threading.Event()
+
+    def remove() -> None:
+        while not is_done.is_set():
+            shutil.rmtree(tmp_path / ".run.generating", ignore_errors=True)
+
+    first_process = threading.Thread(target=remove)
+    first_process.start()
+    try:
+        assert {Workshop(both.out).finish(both).digest for _ in range(150)} == {first.digest}
+    finally:
+        is_done.set()
+        first_process.join()
 
 
 def test_other_settings_do_not_mix_with_images_that_are_there(zoo: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmark.embed import is_out_of_memory
 from benchmark.embedders import checkpoint, published_spec, resolve_device
 from benchmark.training.backbone import load_backbone, network_of, what_it_saw
 from benchmark.training.feed import Feed
@@ -83,7 +84,7 @@ def train(
             rate = f"lower --learning-rate (now {settings.learning_rate:g})"
             raise FinerRankError(f"{settings.backbone}: {error}; {rate}") from None
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             kept = f"free some and add --resume; or remove {state.folder}, and " if state.exists else ""
             raise FinerRankError(f"memory ended; {kept}use a smaller --batch-size or --size") from None
@@ -294,8 +295,3 @@ def _stored(value: "torch.Tensor", half: bool) -> "torch.Tensor":
     """A tensor as it is stored: in float16 where that is wanted and holds its range."""
     narrow = value.half() if half and value.is_floating_point() else value
     return narrow if bool(narrow.isfinite().all()) else value
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

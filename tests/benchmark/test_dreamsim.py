@@ -237,8 +237,7 @@ def test_the_configuration_of_an_adapter_is_part_of_the_fingerprint(folder: Path
 @pytest.fixture
 def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The owners' package (0.2.1) with ViTs as small as ours, and no torch.hub."""
-    module = pytest.importorskip("dreamsim", reason="pip install dreamsim==0.2.1")
-    pytest.importorskip("peft", reason="which dreamsim needs")
+    import dreamsim as module
     from dreamsim.feature_extraction import load_clip_as_dino, load_open_clip_as_dino, load_synclr_as_dino
     from dreamsim.feature_extraction.vision_transformer import VisionTransformer
 

@@ -242,6 +242,10 @@ def test_pooling_refuses_what_would_count_twice(tmp_path: Path) -> None:
         load_judgements([first, second])
     with pytest.raises(FinerRankError, match="is given already; name it once"):
         load_judgements([first, tmp_path / "one" / ".." / "one" / "t.csv"])
+    inside = write(tmp_path / "one", header, row, name="triplets.csv")
+    with pytest.raises(FinerRankError, match="is given already; name it once"):
+        load_judgements([inside, inside.parent])
+    inside.unlink()
     other = write(tmp_path / "one", "first,second,same", "x.png,y.png,yes", name="pairs.csv")
     with pytest.raises(FinerRankError, match=r"pairs\.csv: holds jnd judgements"):
         load_judgements([first, other])

@@ -73,10 +73,6 @@ def load_judgements(
     """
     if not paths:
         raise FinerRankError("no judgements; name a file or a folder of them")
-    seen: dict[str, Path] = {}
-    for path in paths:
-        if (first := seen.setdefault(os.path.realpath(path), path)) is not path:
-            raise FinerRankError(f"{path}: is {first}, which is given already; name it once")
     kinds = [kind_of(path, kind) for path in paths]
     for path, of in zip(paths, kinds, strict=True):
         if of != kinds[0]:
@@ -84,6 +80,10 @@ def load_judgements(
                 f"{path}: holds {of} judgements, {paths[0]} {kinds[0]}; give those of one kind together"
             )
     parts = [source_of(path).read(path, of) for path, of in zip(paths, kinds, strict=True)]
+    seen: dict[str, Path] = {}
+    for path, part in zip(paths, parts, strict=True):  # a folder may stand for the table in it
+        if (first := seen.setdefault(os.path.realpath(part.source), path)) is not path:
+            raise FinerRankError(f"{path}: is {first}, which is given already; name it once")
     pooled = _pooled(parts) if len(parts) > 1 else parts[0]
     found = pooled.only(split=split, subset=subset)
     if not found.rows:

@@ -9,6 +9,7 @@ import typer
 
 import benchmark.ablation_commands
 import benchmark.agreement_commands
+import benchmark.bench_commands
 import benchmark.calibrate_command
 import benchmark.commands
 import benchmark.compare_commands
@@ -52,8 +53,8 @@ app.add_typer(benchmark.agreement_commands.app, name="agreement")
 app.add_typer(benchmark.perception_commands.app, name="perception")
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
 app.add_typer(benchmark.language_judge_commands.app)
-benchmark.commands.bench.add_typer(leaderboard.bench_command.app)
-app.add_typer(benchmark.commands.bench, name="bench")
+benchmark.bench_commands.app.add_typer(leaderboard.bench_command.app)
+app.add_typer(benchmark.bench_commands.app, name="bench")
 app.add_typer(leaderboard.commands.app)
 leaderboard.bundle_commands.app.add_typer(leaderboard.site_commands.app)
 app.add_typer(leaderboard.bundle_commands.app, name="leaderboard")

@@ -1,0 +1,42 @@
+"""Times of alternatives, taken in turn, so that what else the machine does falls on all of them alike."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each repeat of each alternative; the n-th repeats of all stand side by side."""
+
+    of: Mapping[str, list[float]]
+
+    def median(self, name: str) -> float:
+        """Seconds, over repeats."""
+        return statistics.median(self.of[name])
+
+    def ratio(self, name: str, to: str) -> float:
+        """Median over repeats of `name`'s time divided by that of `to` in the same repeat."""
+        return statistics.median(a / b for a, b in zip(self.of[name], self.of[to], strict=True))
+
+
+def in_turn(alternatives: Mapping[str, Callable[[], Any]], repeats: int) -> Times:
+    """Time each alternative once per repeat, one after another; a first round, which warms caches, is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in alternatives}
+    for function in alternatives.values():
+        function()
+    for _ in range(repeats):
+        for name, function in alternatives.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return Times(times)
+
+
+def peak_memory_mb() -> float:
+    """The most resident memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.embed import ImageFile, embed_images
 from benchmark.embedders import load_embedder
-from benchmark.index import NeighbourIndex
+from benchmark.rank import nearest
 from benchmark.store import default_store
 from galleries.gallery import Photo
 from galleries.images import BadImage, read_image_bytes, sha256_of
@@ -39,10 +39,9 @@ def alike_photos(spec: str, near: float | None) -> Alike:
             return
         rows = {side: embedded.rows[[embedded.row_of[files[i].digest] for i in own]] for side, own in sides.items()}
         depth = min(N_SEARCHED, len(sides[False]))
-        for i, (nearest, cosines) in zip(
-            sides[True], NeighbourIndex(rows[False]).search(rows[True], depth), strict=True
-        ):
-            for rank, (j, cosine) in enumerate(zip(nearest.tolist(), cosines.tolist(), strict=True)):
+        near_to = nearest(queries=rows[True], gallery=rows[False], k=depth)
+        for i, (others, cosines) in zip(sides[True], near_to, strict=True):
+            for rank, (j, cosine) in enumerate(zip(others.tolist(), cosines.tolist(), strict=True)):
                 if near is not None and cosine >= near:
                     yield i, sides[False][j], cosine
                 elif rank < N_PROPOSED:

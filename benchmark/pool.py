@@ -7,8 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmark.index import NeighbourIndex
-from benchmark.rank import Floats, Indices, RankCounts, Rows, rank_counts, row_norms
+from benchmark.rank import Indices, RankCounts, Rows, nearest, rank_counts
 from benchmark.scores import QueryScores, score_query
 from galleries.gallery import Photo
 
@@ -47,7 +46,6 @@ class Pool:
         order = sorted(range(len(photos)), key=lambda i: (photos[i].category, photos[i].file_name))
         self.photos = [photos[i] for i in order]
         self._rows = rows if order == list(range(len(photos))) else rows[order]
-        self._norms = row_norms(self._rows)
         self._gallery_block = gallery_block
         self._slices: dict[str, slice] = {}
         self._relevant: dict[str, list[int]] = defaultdict(list)
@@ -57,7 +55,7 @@ class Pool:
             start = self._slices.get(photo.category, slice(i, i)).start
             self._slices[photo.category] = slice(start, i + 1)
             if photo.split == "gallery":
-                self._relevant[photo.identity].append(i - start)
+                self._relevant[photo.identity].append(i)
             if photo.encounter:
                 self._of_encounter[photo.encounter].append(i)
             self._position[photo.file_name] = i
@@ -87,49 +85,47 @@ class Pool:
             rows: `[M, D]` embeddings that `Asked.row` counts.
         """
         scores: list[QueryScores | None] = [None] * len(asked)
-        for category, members in self._by_category(asked).items():
-            excluded = [self._excluded(asked[m]) for m in members]
-            relevant = [self._able(asked[m], left_out) for m, left_out in zip(members, excluded, strict=True)]
-            able = [i for i, photos in enumerate(relevant) if len(photos)]
-            if not able:
-                continue
-            of = self._slices[category]
-            counts = rank_counts(
-                queries=rows[[asked[members[i]].row for i in able]],
-                gallery=self._rows[of],
-                gallery_norms=self._norms[of],
-                relevant=[relevant[i] for i in able],
-                excluded=[excluded[i] for i in able],
-                gallery_block=self._gallery_block,
-            )
-            for i, count in zip(able, counts, strict=True):
-                scores[members[i]] = score_query(count)
+        known = [m for m, question in enumerate(asked) if question.category in self._slices]
+        excluded = {m: self._excluded(asked[m]) for m in known}
+        relevant = {m: self._able(asked[m], excluded[m]) for m in known}
+        able = [m for m in known if len(relevant[m])]
+        if not able:
+            return scores
+        counts = rank_counts(
+            queries=rows[[asked[m].row for m in able]],
+            gallery=self._rows,
+            relevant=[relevant[m] for m in able],
+            excluded=[excluded[m] for m in able],
+            pools=self._pools([asked[m] for m in able]),
+            gallery_block=self._gallery_block,
+        )
+        for m, count in zip(able, counts, strict=True):
+            scores[m] = score_query(count)
         return scores
 
     def neighbours(self, asked: Sequence[Asked], rows: Rows, k: int) -> list[list[tuple[Photo, float]]]:
         """For each question the k nearest photos that are ranked, with their similarity, nearest first."""
         found: list[list[tuple[Photo, float]]] = [[] for _ in asked]
-        for category, members in self._by_category(asked).items():
-            start = self._slices[category].start
-            index = NeighbourIndex(self._rows[self._slices[category]])
-            queries = rows[[asked[m].row for m in members]]
-            nearest: list[tuple[Indices, Floats]] = index.search(
-                queries, k, [self._excluded(asked[m]) for m in members]
-            )
-            for m, (positions, similarity) in zip(members, nearest, strict=True):
-                found[m] = [
-                    (self.photos[start + p], s) for p, s in zip(positions.tolist(), similarity.tolist(), strict=True)
-                ]
+        known = [m for m, question in enumerate(asked) if question.category in self._slices]
+        near = nearest(
+            queries=rows[[asked[m].row for m in known]],
+            gallery=self._rows,
+            k=k,
+            excluded=[self._excluded(asked[m]) for m in known],
+            pools=self._pools([asked[m] for m in known]),
+            gallery_block=self._gallery_block,
+        )
+        for m, (positions, similarity) in zip(known, near, strict=True):
+            found[m] = [(self.photos[p], s) for p, s in zip(positions.tolist(), similarity.tolist(), strict=True)]
         return found
 
-    def _by_category(self, asked: Sequence[Asked]) -> dict[str, list[int]]:
-        members: dict[str, list[int]] = defaultdict(list)
-        for m, question in enumerate(asked):
-            members[question.category].append(m)
-        return {category: own for category, own in sorted(members.items()) if category in self._slices}
+    def _pools(self, asked: Sequence[Asked]) -> Indices:
+        slices = [self._slices[question.category] for question in asked]
+        return np.array([(of.start, of.stop) for of in slices], dtype=np.int64).reshape(-1, 2)
 
     def _able(self, asked: Asked, excluded: Indices) -> Indices:
-        return np.setdiff1d(np.array(self._relevant.get(asked.identity, []), dtype=np.int64), excluded)
+        relevant = np.array(self._relevant.get(asked.identity, []), dtype=np.int64)
+        return np.setdiff1d(relevant, excluded) if len(excluded) else relevant
 
     def _excluded(self, asked: Asked) -> Indices:
         of = self._slices[asked.category]
@@ -137,9 +133,9 @@ class Pool:
         for encounter in asked.encounters:
             positions.update(self._of_encounter.get(encounter, ()))
         if asked.viewpoints:
-            own = (of.start + i for i in self._relevant.get(asked.identity, ()))
+            own = self._relevant.get(asked.identity, ())
             positions.update(p for p in own if self.photos[p].viewpoint.strip() not in ("", *asked.viewpoints))
-        return np.array(sorted(p - of.start for p in positions if of.start <= p < of.stop), dtype=np.int64)
+        return np.array(sorted(p for p in positions if of.start <= p < of.stop), dtype=np.int64)
 
 
 @lru_cache(maxsize=4096)

@@ -11,9 +11,11 @@ Arguments, everywhere:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,23 +61,22 @@ class QueryScores:
 
 def score_query(counts: RankCounts) -> QueryScores:
     """All scores of one query."""
-    n_higher, n_equal, n = counts.n_higher, counts.n_equal, counts.n_gallery
+    groups, n = _tie_groups(counts.n_higher, counts.n_equal), counts.n_gallery
     return QueryScores(
-        average_precision=average_precision(n_higher, n_equal),
-        auc=auc(n_higher, n_equal, n),
-        rank_1=cmc(n_higher, n_equal, 1),
-        cmc={k: cmc(n_higher, n_equal, k) for k in CMC_DEPTHS},
-        map_at_r=map_at_r(n_higher, n_equal),
-        inverse_negative_penalty=inverse_negative_penalty(n_higher, n_equal),
-        first_hit_rank=first_hit_rank(n_higher, n_equal),
-        n_relevant=len(n_higher),
+        average_precision=_precision_sum(groups, None) / len(counts.n_higher),
+        auc=_auc(groups, n),
+        rank_1=_cmc(groups[0], 1),
+        cmc={k: _cmc(groups[0], k) for k in CMC_DEPTHS},
+        map_at_r=_precision_sum(groups, len(counts.n_higher)) / len(counts.n_higher),
+        inverse_negative_penalty=_inverse_negative_penalty(groups[-1]),
+        first_hit_rank=_first_hit_rank(groups[0]),
+        n_relevant=len(counts.n_higher),
         n_gallery=n,
-        is_tied=any(group.n_relevant < group.size for group in _tie_groups(n_higher, n_equal)),
+        is_tied=any(group.n_relevant < group.size for group in groups),
     )
 
 
-@dataclass(frozen=True)
-class _TieGroup:
+class _TieGroup(NamedTuple):
     """Photos of one similarity: `n_before` photos stand before them, `n_relevant_before` of these relevant."""
 
     n_before: int
@@ -84,19 +85,17 @@ class _TieGroup:
     n_relevant: int
 
 
-def _tie_groups(n_higher: Indices, n_equal: Indices) -> Iterator[_TieGroup]:
+def _tie_groups(n_higher: Indices, n_equal: Indices) -> list[_TieGroup]:
     """The groups of tied photos that hold a relevant one, from the highest similarity to the lowest."""
-    _check_answerable(n_higher)
-    values, first, n_relevant = np.unique(n_higher, return_index=True, return_counts=True)
-    before = 0
-    for value, at, r in zip(values.tolist(), first.tolist(), n_relevant.tolist(), strict=True):
-        yield _TieGroup(value, before, int(n_equal[at]) + 1, r)
-        before += r
-
-
-def _check_answerable(n_higher: Indices) -> None:
     if len(n_higher) == 0:
         raise ValueError("no relevant photo: no ranking could be right")
+    groups: list[_TieGroup] = []
+    before = 0
+    for n_before, of in groupby(sorted(zip(n_higher.tolist(), n_equal.tolist(), strict=True)), key=itemgetter(0)):
+        members = list(of)
+        groups.append(_TieGroup(n_before, before, members[0][1] + 1, len(members)))
+        before += len(members)
+    return groups
 
 
 def average_precision(n_higher: Indices, n_equal: Indices) -> float:
@@ -107,7 +106,7 @@ def average_precision(n_higher: Indices, n_equal: Indices) -> float:
     >>> average_precision(np.array([0, 3]), np.array([0, 0]))  # ranks 1 and 4: (1/1 + 2/4) / 2
     0.75
     """
-    return _precision_sum(n_higher, n_equal, None) / len(n_higher)
+    return _precision_sum(_tie_groups(n_higher, n_equal), None) / len(n_higher)
 
 
 def map_at_r(n_higher: Indices, n_equal: Indices) -> float:
@@ -116,21 +115,21 @@ def map_at_r(n_higher: Indices, n_equal: Indices) -> float:
     >>> map_at_r(np.array([0, 3]), np.array([0, 0]))
     0.5
     """
-    return _precision_sum(n_higher, n_equal, len(n_higher)) / len(n_higher)
+    return _precision_sum(_tie_groups(n_higher, n_equal), len(n_higher)) / len(n_higher)
 
 
-def _precision_sum(n_higher: Indices, n_equal: Indices, depth: int | None) -> float:
+def _precision_sum(groups: Sequence[_TieGroup], depth: int | None) -> float:
     """Expected sum, over the relevant photos among the first `depth` places, of the precision at their place."""
-    _check_answerable(n_higher)
-    if depth is None and not n_equal.any():
-        return math.fsum((np.arange(1, len(n_higher) + 1) / (np.sort(n_higher) + 1)).tolist())
     terms: list[float] = []
-    for group in _tie_groups(n_higher, n_equal):
+    for group in groups:
         n_places = group.size if depth is None else min(group.size, max(depth - group.n_before, 0))
+        if group.size == 1:
+            terms += [(group.n_relevant_before + 1) / (group.n_before + 1)] * n_places
+            continue
         i = np.arange(n_places)  # places of the group that come before a place
         # At each place of the group stands a relevant photo with chance r/T; given that, each place of the
         # group before it holds a relevant one with chance (r-1)/(T-1).
-        others = (group.n_relevant - 1) / (group.size - 1) if group.size > 1 else 0.0
+        others = (group.n_relevant - 1) / (group.size - 1)
         precision = (group.n_relevant_before + 1 + i * others) / (group.n_before + i + 1)
         terms += (precision * (group.n_relevant / group.size)).tolist()
     return math.fsum(terms)
@@ -144,13 +143,16 @@ def auc(n_higher: Indices, n_equal: Indices, n_gallery: int) -> float:
     >>> auc(np.array([0, 3]), np.array([0, 0]), 6)  # of 2 × 4 pairs, 2 are the wrong way round
     0.75
     """
-    _check_answerable(n_higher)
-    n_relevant = len(n_higher)
+    return _auc(_tie_groups(n_higher, n_equal), n_gallery)
+
+
+def _auc(groups: Sequence[_TieGroup], n_gallery: int) -> float:
+    n_relevant = sum(group.n_relevant for group in groups)
     n_irrelevant = n_gallery - n_relevant
     if n_irrelevant == 0:
         return math.nan
     lost = 0.0
-    for group in _tie_groups(n_higher, n_equal):
+    for group in groups:
         irrelevant_higher = group.n_before - group.n_relevant_before
         irrelevant_equal = group.size - group.n_relevant
         lost += group.n_relevant * (irrelevant_higher + irrelevant_equal / 2)
@@ -163,12 +165,15 @@ def cmc(n_higher: Indices, n_equal: Indices, k: int) -> float:
     >>> cmc(np.array([1]), np.array([1]), 2)  # second or third place
     0.5
     """
-    group = next(_tie_groups(n_higher, n_equal))
-    places = min(max(k - group.n_before, 0), group.size)
-    n_irrelevant = group.size - group.n_relevant
+    return _cmc(_tie_groups(n_higher, n_equal)[0], k)
+
+
+def _cmc(first: _TieGroup, k: int) -> float:
+    places = min(max(k - first.n_before, 0), first.size)
+    n_irrelevant = first.size - first.n_relevant
     if places > n_irrelevant:
         return 1.0
-    return 1 - math.comb(n_irrelevant, places) / math.comb(group.size, places)
+    return 1 - math.comb(n_irrelevant, places) / math.comb(first.size, places)
 
 
 def first_hit_rank(n_higher: Indices, n_equal: Indices) -> float:
@@ -177,8 +182,11 @@ def first_hit_rank(n_higher: Indices, n_equal: Indices) -> float:
     >>> first_hit_rank(np.array([1]), np.array([1]))
     2.5
     """
-    group = next(_tie_groups(n_higher, n_equal))
-    return group.n_before + (group.size + 1) / (group.n_relevant + 1)
+    return _first_hit_rank(_tie_groups(n_higher, n_equal)[0])
+
+
+def _first_hit_rank(first: _TieGroup) -> float:
+    return first.n_before + (first.size + 1) / (first.n_relevant + 1)
 
 
 def inverse_negative_penalty(n_higher: Indices, n_equal: Indices) -> float:
@@ -187,8 +195,13 @@ def inverse_negative_penalty(n_higher: Indices, n_equal: Indices) -> float:
     >>> inverse_negative_penalty(np.array([0, 3]), np.array([0, 0]))
     0.5
     """
-    last = list(_tie_groups(n_higher, n_equal))[-1]
+    return _inverse_negative_penalty(_tie_groups(n_higher, n_equal)[-1])
+
+
+def _inverse_negative_penalty(last: _TieGroup) -> float:
     n_relevant = last.n_relevant_before + last.n_relevant
+    if last.size == 1:
+        return n_relevant / (last.n_before + 1)
     # The chance that the last relevant photo of the group stands at place m, from the group's last place down.
     place = np.arange(last.size, last.n_relevant - 1, -1)
     ratios = (place[:-1] - last.n_relevant) / (place[:-1] - 1)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from dataclasses import astuple
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.rank import MANY_RELEVANT, Indices, RankCounts, Rows, product_error, rank_counts, row_norms
+from benchmark.rank import (
+    Indices,
+    RankCounts,
+    Rows,
+    counts_of_block,
+    nearest,
+    product_error,
+    rank_counts,
+    row_norms,
+)
+from benchmark.rank_kernels import MANY_RELEVANT
 
 BLOCKS = (1, 3, 7, 8192)
 
@@ -63,8 +75,8 @@ def gallery_with_near_ties(rng: np.random.Generator, dim: int = 16) -> Rows:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("gallery_block", BLOCKS)
-def test_counts_are_exact_among_duplicates_and_near_ties(seed: int, gallery_block: int) -> None:
+@pytest.mark.parametrize(("gallery_block", "device"), [*((block, "cpu") for block in BLOCKS), (7, "cpu:0")])
+def test_counts_are_exact_among_duplicates_and_near_ties(seed: int, gallery_block: int, device: str) -> None:
     rng = np.random.default_rng(seed)
     gallery = gallery_with_near_ties(rng)
     # Photos 12 to 19 have no nudged copy: a cosine of 1 - 1e-17 is beyond float64, in which ranks are defined.
@@ -72,7 +84,12 @@ def test_counts_are_exact_among_duplicates_and_near_ties(seed: int, gallery_bloc
     relevant = [rng.choice(len(gallery), n, replace=False) for n in (1, 5, 12, 3)]
     excluded = [np.setdiff1d(rng.choice(len(gallery), 6), own) for own in relevant]
     found = rank_counts(
-        queries=queries, gallery=gallery, relevant=relevant, excluded=excluded, gallery_block=gallery_block
+        queries=queries,
+        gallery=gallery,
+        relevant=relevant,
+        excluded=excluded,
+        gallery_block=gallery_block,
+        device=device,  # "cpu:0": by torch, as on a GPU
     )
     assert as_lists(found) == exact_counts(queries, gallery, relevant, excluded)
 
@@ -176,10 +193,67 @@ def test_the_filters_error_band_holds_for_every_pair(dim: int) -> None:
     assert product_error(dim) < 1e-4
 
 
+def made_ranking(seed: int, n_pools: int) -> dict[str, Any]:
+    """Queries that are ranked in pools of 1 to 40 photos, with many near ties, in any order."""
+    rng = np.random.default_rng(seed)
+    dim = int(rng.choice([3, 8, 33, 64]))
+    sizes = rng.integers(1, 40, n_pools)
+    first = np.cumsum(sizes) - sizes
+    gallery = unit_rows(rng, int(sizes.sum()), dim)
+    gallery[rng.integers(0, len(gallery), len(gallery) // 2)] = gallery[rng.integers(0, len(gallery))]
+    gallery[::3, 0] *= np.float32(1 + 2**-23)
+    of = rng.integers(0, n_pools, 30)
+    relevant = [first[p] + rng.choice(sizes[p], rng.integers(1, sizes[p] + 1), replace=False) for p in of]
+    left_out = [np.setdiff1d(first[p] + rng.integers(0, sizes[p], 3), own) for p, own in zip(of, relevant, strict=True)]
+    queries = np.concatenate([unit_rows(rng, 20, dim), gallery[rng.integers(0, len(gallery), 10)]])
+    pools = np.stack([first[of], first[of] + sizes[of]], axis=1)
+    return {"queries": queries, "gallery": gallery, "relevant": relevant, "excluded": left_out, "pools": pools}
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([1, 20, 8192]), st.sampled_from(["cpu", "cpu:0"]))
+@settings(max_examples=60, deadline=None)
+def test_pools_ranked_together_are_ranked_as_each_alone(seed: int, n_pools: int, block: int, device: str) -> None:
+    made = made_ranking(seed, n_pools)
+    found = rank_counts(**made, gallery_block=block, device=device)
+    near = nearest(**{key: made[key] for key in ("queries", "gallery", "excluded", "pools")}, k=4, gallery_block=block)
+    for q, (start, end) in enumerate(made["pools"].tolist()):
+        alone = {"queries": made["queries"][q : q + 1], "gallery": made["gallery"][start:end]}
+        left_out = [made["excluded"][q] - start]
+        (counts,) = rank_counts(**alone, relevant=[made["relevant"][q] - start], excluded=left_out)
+        assert as_bytes([found[q]]) == as_bytes([counts])
+        ((rows, similarity),) = nearest(**alone, k=4, excluded=left_out)
+        assert (near[q][0].tolist(), near[q][1].tolist()) == ((rows + start).tolist(), similarity.tolist())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_gallery_on_disk_is_ranked_as_in_memory(tmp_path: Path, dtype: type) -> None:
+    made = made_ranking(5, 9)
+    made["gallery"].astype(dtype).tofile(tmp_path / "rows")
+    mapped = np.memmap(tmp_path / "rows", dtype=dtype, mode="r", shape=made["gallery"].shape)
+    in_memory = made | {"gallery": np.asarray(mapped).astype(np.float32)}
+    for block in (3, 8192):
+        found = rank_counts(**{**made, "gallery": mapped}, gallery_block=block)
+        assert as_bytes(found) == as_bytes(rank_counts(**in_memory))
+
+
+def test_counts_of_a_gallerys_parts_add_up_to_those_of_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    gallery, queries = gallery_with_near_ties(rng), unit_rows(rng, 6, 16)
+    relevant = [rng.choice(len(gallery), 5, replace=False) for _ in queries]
+    whole = rank_counts(queries=queries, gallery=gallery, relevant=relevant)
+    starts = np.arange(0, 31, 5)
+    similarity = np.concatenate([counts.similarity for counts in whole])
+    parts = [counts_of_block(queries, starts, similarity, part) for part in (gallery[:7], gallery[7:8], gallery[8:])]
+    higher, equal = (np.sum(of, axis=0) for of in zip(*parts, strict=True))
+    assert higher.tolist() == np.concatenate([counts.n_higher for counts in whole]).tolist()
+    assert (equal - 1).tolist() == np.concatenate([counts.n_equal for counts in whole]).tolist()
+
+
 SCRIPT = """
 import hashlib
 import numpy as np
 from benchmark.rank import rank_counts
+from benchmark.rank_kernels import MANY_RELEVANT
 rng = np.random.default_rng(1)
 gallery = rng.standard_normal((4000, 96), dtype=np.float32)
 gallery[2000:] = gallery[:2000]

@@ -31,7 +31,12 @@ lint: .venv/.installed
 types: .venv/.installed
 	$(BIN)/mypy
 
-pytest: .venv/.installed
+# All tests are collected once, before processes do that side by side: each would compile the same libraries.
+.venv/.compiled: .venv/.installed
+	$(BIN)/python -m pytest --collect-only --quiet >/dev/null || true
+	touch $@
+
+pytest: .venv/.compiled
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder tests/test_readme.py tests
 

@@ -16,6 +16,7 @@ import benchmark.compare_commands
 import benchmark.distance_command
 import benchmark.embedder_commands
 import benchmark.gallery_commands
+import benchmark.index_commands
 import benchmark.language_judge_commands
 import benchmark.perception_commands
 import benchmark.run_commands
@@ -52,6 +53,7 @@ app.add_typer(benchmark.distance_command.app)
 app.add_typer(benchmark.agreement_commands.app, name="agreement")
 app.add_typer(benchmark.perception_commands.app, name="perception")
 app.add_typer(benchmark.embedder_commands.app, name="embedder")
+app.add_typer(benchmark.index_commands.app, name="index")
 app.add_typer(benchmark.language_judge_commands.app)
 benchmark.bench_commands.app.add_typer(leaderboard.bench_command.app)
 app.add_typer(benchmark.bench_commands.app, name="bench")

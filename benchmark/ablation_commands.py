@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from benchmark.ablation import Cell, CellScores, RunRows, Sampler
     from benchmark.embed import ImageFile, Progress
     from benchmark.embedders import Embedder
+    from benchmark.store import Root
     from galleries.gallery import Gallery
     from galleries.image_set import ImageRow
     from personalization_runs.run import Run
@@ -241,7 +242,7 @@ def embed_runs(
     gallery: "Gallery",
     files: "Mapping[Path, ImageFile]",
     embedder: "Embedder",
-    store: Path,
+    store: "Root",
     progress: "Progress | None",
 ) -> "tuple[list[RunRows], int]":
     """The runs' questions with their embeddings, and the number of forward passes.

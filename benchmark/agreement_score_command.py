@@ -51,7 +51,7 @@ def score(
     from benchmark.human_judgements.judgements import KINDS
     from benchmark.human_judgements.sources import load_judgements
     from benchmark.options import one_of
-    from benchmark.store import default_store
+    from benchmark.store import store_at
     from galleries.console import note, print_json, progress_bars
     from galleries.errors import FinerRankError
     from galleries.figures import check_format
@@ -67,7 +67,7 @@ def score(
             raise FinerRankError("--plot: draws the scores of distances; give --metric, or leave it out")
     if out is not None:
         refuse_existing(out)
-    root = store or default_store()
+    root = store_at(store)
     metrics = [load_distance(spec, size=size, device=device, memo=root) for spec in specs]
     given = load_judgements(judgements, kind=kind, split=split, subset=subset)  # type: ignore[arg-type]
     with progress_bars() as progress:

@@ -20,6 +20,7 @@ from benchmark.embedders import Embedder, published_spec
 from benchmark.protocol import Options, evaluate
 from benchmark.records import Record
 from benchmark.statistics import LEVEL, N_RESAMPLES, SEED, Estimate, holm, sign_flip_p
+from benchmark.store import Root
 from galleries.critters import GROUPS
 from galleries.critters.drawn_gallery import Plan, draw_gallery, individuals_of
 from galleries.errors import FinerRankError
@@ -314,7 +315,7 @@ def make_world(
 def calibrations(
     world: World,
     embedders: Sequence[Embedder],
-    store: Path,
+    store: Root,
     *,
     batch_size: int | None = None,
     progress: Progress | None = None,

@@ -6,17 +6,24 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.options import (
+    Address,
     BatchSize,
+    Compile,
     Device,
+    Engine,
     GalleryOption,
     Interpolation,
+    Memory,
     Precision,
     Resize,
     Runs,
     Size,
     Store,
+    Workers,
+    cluster_of,
     load_embedders,
     load_runs,
+    memory_bytes,
     one_of,
 )
 from galleries.options import AsJson
@@ -85,9 +92,14 @@ def evaluate(
         typer.Option(help="Squash pictures to so many pixels for it: 256, or an embedder's own geometry."),
     ] = None,
     precision: Precision = "fp32",
+    compiled: Compile = False,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    engine: Engine = "local",
+    address: Address = "",
+    workers: Workers = 0,
     neighbours: Annotated[int, typer.Option(min=1, help="Nearest photos to keep of each query.")] = 10,
+    memory: Memory = "",
     skip_broken: Annotated[bool, typer.Option(help="Score the readable images when some are not.")] = False,
     store: Store = None,
     as_json: AsJson = False,
@@ -109,12 +121,14 @@ def evaluate(
     from galleries.errors import FinerRankError, below
     from galleries.gallery import Gallery
 
+    most = memory_bytes(memory)
+    cluster = cluster_of(engine, address, workers, device)
     one_of("--by", by or None, ("identity", "category"))
     asked = region or [FULL]
     for name in asked:
         one_of("--region", name, REGIONS)
     regions = tuple(name for name in REGIONS if name in asked)
-    embedders, root = load_embedders(embedder, resize, size, interpolation, precision, device, store)
+    embedders, root = load_embedders(embedder, resize, size, interpolation, precision, device, store, compiled)
     opened, faults = Gallery.load(gallery)
     runs, run_faults = load_runs([*(run or []), *(more_runs or [])])
     faults = [*below(opened.root, faults), *run_faults]
@@ -136,8 +150,11 @@ def evaluate(
         same_viewpoint=same_viewpoint,
         prompt_judge=judge,
         pairwise=distance,
+        cluster=cluster,
+        ranking_device=device if device.startswith("cuda") else "cpu",
+        memory=most,
     )
-    with progress_bars() as progress:
+    with progress_bars("/s" if distance else "images/s") as progress:
         evaluations = evaluate_runs(opened, runs, embedders, root, options, progress, note, faults)
     dependences = background_dependence(evaluations)
     folders: dict[tuple[str, str, str], str] = {}

@@ -66,7 +66,7 @@ def distance(
 
     from benchmark.distances import Resources, load_distance
     from benchmark.embedders import published_spec
-    from benchmark.store import default_store
+    from benchmark.store import store_at
     from galleries.console import note, print_json, print_table, progress_bars
     from galleries.errors import FinerRankError
 
@@ -75,7 +75,7 @@ def distance(
     specs = metric or ["lpips"]
     if len(set(specs)) < len(specs):
         raise FinerRankError("--metric: one is named twice; name each once")
-    root = store or default_store()
+    root = store_at(store)
     distances = [load_distance(spec, size=size, device=device, precision=precision, memo=root) for spec in specs]
     asked = _asked(first, second, pairs, images)
     with progress_bars() as progress:

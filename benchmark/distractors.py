@@ -12,7 +12,7 @@ import numpy as np
 from benchmark.embed import Progress, embed_gallery
 from benchmark.embedders import Embedder, published_spec
 from benchmark.rank import Floats, Rows, pair_similarity, product_error, row_norms
-from benchmark.store import print_to_stderr
+from benchmark.store import Root, print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import CARD_NAME, Gallery, GalleryCard, Photo
 from galleries.image_set import image_digests, new_folder, values_of, write_image_set
@@ -36,7 +36,7 @@ class Chooser:
     """
 
     embedder: Embedder
-    store: Path
+    store: Root
     batch_size: int | None = None
 
 

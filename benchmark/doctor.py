@@ -74,15 +74,20 @@ def _devices() -> dict[str, Any]:
 def _caches() -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    return {
+        "embedding store": _store(),
+        "weights from the hub": f"{HF_HUB_CACHE}{' (HF_HUB_OFFLINE is set: nothing is downloaded)' if offline else ''}",
+    }
+
+
+def _store() -> str:
     store = default_store()
+    if isinstance(store, str):
+        return f"{store} (not looked into)"
     shards = list(store.glob("*/*.parquet")) if store.is_dir() else []
     size = sum(shard.stat().st_size for shard in shards)
     unfinished = len(list(store.glob("*/.*.parquet.*"))) if store.is_dir() else 0
     damaged = len(list(store.glob("*/*.damaged"))) if store.is_dir() else 0
-    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     n_embedders = len({shard.parent for shard in shards})
-    return {
-        "embedding store": f"{store} ({n_embedders} embedders, {size / 1e6:.1f} MB, {damaged} damaged, "
-        f"{unfinished} unfinished shards)",
-        "weights from the hub": f"{HF_HUB_CACHE}{' (HF_HUB_OFFLINE is set: nothing is downloaded)' if offline else ''}",
-    }
+    return f"{store} ({n_embedders} embedders, {size / 1e6:.1f} MB, {damaged} damaged, {unfinished} unfinished shards)"

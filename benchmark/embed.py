@@ -1,6 +1,6 @@
-"""Images to embeddings: the only loop over batches. What the store holds is not computed again."""
+"""Images to embeddings: every photo once. What the store holds is not computed again."""
 
-import time
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmark.embed_loop import Encoder, Pass
 from benchmark.embedders import Embedder
-from benchmark.embedders.pictures import joined, what_is_wrong
+from benchmark.embedders.pictures import joined
 from benchmark.regions import Treatment
-from benchmark.store import EmbeddingStore, print_to_stderr
-from galleries.errors import Fault, FinerRankError, below, raise_if_any
+from benchmark.store import Root, print_to_stderr
+from galleries.errors import Fault, below, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import ImageRow, image_digests
 from galleries.images import BadImage, decode_image, image_fault, in_threads, read_image_bytes, sha256_of
@@ -25,9 +26,6 @@ Rows = npt.NDArray[np.float32]
 Progress = Callable[[str, int], Callable[[int], Any]]
 """Called with a label and a total; returns what to call with the number of steps done."""
 
-BATCH_SIZE = 32
-SHARD_SECONDS = 15.0
-SHARD_IMAGES = 4096
 SURELY_CONSTANT = 4
 """Different images of which an encoder that works tells two apart."""
 
@@ -98,7 +96,7 @@ class EmbeddedGallery:
 def embed_gallery(
     gallery: Gallery,
     embedder: Embedder,
-    store_root: Path,
+    store_root: Root,
     *,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -143,7 +141,7 @@ class EmbeddedFiles:
 def embed_files(
     paths: Iterable[Path],
     embedder: Embedder,
-    store_root: Path,
+    store_root: Root,
     *,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -192,7 +190,7 @@ def image_files(
 def embed_images(
     images: Sequence[ImageFile],
     embedder: Embedder,
-    store_root: Path,
+    store_root: Root,
     *,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -206,31 +204,82 @@ def embed_images(
         FinerRankError: the embedder cannot be loaded, memory does not suffice for one image, or the store cannot
             be written. Faulty images are returned, not raised.
     """
-    if embedder.members:
-        return _of_members(images, embedder, store_root, batch_size, progress, warn)
-    store = EmbeddingStore(store_root, embedder.fingerprint, warn)
+    (found,) = embed_with_each(images, [embedder], store_root, batch_size=batch_size, progress=progress, warn=warn)
+    return found
+
+
+def embed_with_each(
+    images: Sequence[ImageFile],
+    embedders: Sequence[Embedder],
+    store_root: Root,
+    *,
+    batch_size: int | None = None,
+    memory: float = math.inf,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = print_to_stderr,
+) -> Iterator[Embeddings]:
+    """Embed images with several embedders in one pass: a picture that any of them lacks is decoded once for all.
+
+    Nothing is computed before the first result is asked for, and all is computed then; each embedder's rows are read
+    when it is its turn. Its batches, and with them its numbers, are those that it has alone. The networks of all that
+    lack a picture are in memory together, as they would be in the end; with each of them a batch of pixels is.
+
+    Args:
+        memory: bytes above which an embedder's rows are a `numpy.memmap`; an ensemble's never are.
+
+    Yields:
+        What `embed_images` returns, for each embedder. A forward pass that serves two of them counts for the first.
+
+    Raises:
+        FinerRankError: see `embed_images`.
+    """
     by_key: dict[str, list[ImageFile]] = {}
     for image in images:
         by_key.setdefault(image.key, []).append(image)
-    row_of, rows = store.read(by_key)
-    # Sorted by content, so that neither file order nor names decide which images share a batch.
-    missing = [by_key[key][0] for key in sorted(by_key.keys() - row_of.keys())]
-    if not missing:
-        _warn_of_constant(embedder, by_key, rows, warn)
-        return Embeddings(row_of, rows, 0, ())
-    if embedder.is_outdated():  # the rows that were found are of another network
-        return embed_images(images, embedder, store_root, batch_size=batch_size, progress=progress, warn=warn)
-    loop = _Loop(embedder, store, batch_size or BATCH_SIZE, warn)
-    step = progress(f"embedding with {embedder.spec}", len(missing)) if progress else None
-    for n_done in loop.run(missing):
-        if step:
-            step(n_done)
-    row_of, rows = store.read(by_key)
-    _warn_of_constant(embedder, by_key, rows, warn)
+    plain = [member for embedder in embedders for member in embedder.plain]
+    encoders: dict[str, Encoder] = {}
+    for embedder in plain:
+        encoder = Encoder(embedder, by_key.keys(), store_root, batch_size, memory, warn)
+        encoders.setdefault(embedder.fingerprint, encoder)
+        if len(plain) > 1:  # several encoders' rows are not held at once
+            encoder.found = None
+    lacking = [encoder for encoder in encoders.values() if encoder.missing]
+    if lacking:
+        steps = {
+            encoder: progress(f"embedding with {encoder.embedder.spec}", len(encoder.missing))
+            for encoder in lacking
+            if progress
+        }
+        # Sorted by content, so that neither file order nor names decide which images share a batch.
+        keys = sorted(set().union(*(encoder.missing for encoder in lacking)))
+        for encoder, n_done in Pass(lacking).run([by_key[key][0] for key in keys]):
+            if encoder in steps:
+                steps[encoder](n_done)
+    for embedder in embedders:
+        found = [_embeddings(encoders[member.fingerprint], by_key, warn) for member in embedder.plain]
+        yield _joined(embedder, found) if embedder.members else found[0]
+
+
+def _embeddings(encoder: Encoder, by_key: Mapping[str, list[ImageFile]], warn: Callable[[str], None]) -> Embeddings:
+    """What the store holds after a pass. The forward passes are told once."""
+    found = None if encoder.missing else encoder.found
+    row_of, rows = found or encoder.store.read(by_key, encoder.memory)
+    _warn_of_constant(encoder.embedder, by_key, rows, warn)
     faults = [
-        Fault(image.name, wrong.what, wrong.remedy) for key, wrong in loop.faults.items() for image in by_key[key]
+        Fault(image.name, wrong.what, wrong.remedy) for key, wrong in encoder.faults.items() for image in by_key[key]
     ]
-    return Embeddings(row_of, rows, loop.n_forward_passes, tuple(sorted(faults)))
+    n_forward_passes, encoder.n_forward_passes = encoder.n_forward_passes, 0
+    return Embeddings(row_of, rows, n_forward_passes, tuple(sorted(faults)))
+
+
+def _joined(ensemble: Embedder, found: Sequence[Embeddings]) -> Embeddings:
+    keys = sorted(set.intersection(*(set(each.row_of) for each in found)))
+    parts = [each.rows[[each.row_of[key] for key in keys]] for each in found]
+    rows = joined([(part, member.weight) for part, member in zip(parts, ensemble.members, strict=True)])
+    faults = sorted({fault for each in found for fault in each.faults})
+    return Embeddings(
+        {key: i for i, key in enumerate(keys)}, rows, sum(each.n_forward_passes for each in found), tuple(faults)
+    )
 
 
 def _warn_of_constant(
@@ -243,108 +292,3 @@ def _warn_of_constant(
             f"{embedder.spec}: {first}, {second} and all other of {len(rows)} different images get the same embedding; "
             "look whether its weights and its preprocessing are what they should be"
         )
-
-
-def _of_members(
-    images: Sequence[ImageFile],
-    ensemble: Embedder,
-    store_root: Path,
-    batch_size: int | None,
-    progress: Progress | None,
-    warn: Callable[[str], None],
-) -> Embeddings:
-    """An ensemble keeps nothing of its own: its members' embeddings are stored."""
-    found = [
-        embed_images(images, member.embedder, store_root, batch_size=batch_size, progress=progress, warn=warn)
-        for member in ensemble.members
-    ]
-    keys = sorted(set.intersection(*(set(each.row_of) for each in found)))
-    parts = [each.rows[[each.row_of[key] for key in keys]] for each in found]
-    rows = joined([(part, member.weight) for part, member in zip(parts, ensemble.members, strict=True)])
-    faults = sorted({fault for each in found for fault in each.faults})
-    return Embeddings(
-        {key: i for i, key in enumerate(keys)}, rows, sum(each.n_forward_passes for each in found), tuple(faults)
-    )
-
-
-class _Loop:
-    def __init__(self, embedder: Embedder, store: EmbeddingStore, batch_size: int, warn: Callable[[str], None]) -> None:
-        self.warn = warn
-        self.embedder = embedder
-        self.store = store
-        self.batch_size = batch_size
-        self.n_forward_passes = 0
-        self.faults: dict[str, Fault] = {}
-        self._waiting: list[tuple[ImageFile, npt.NDArray[Any]]] = []
-        self._done_keys: list[str] = []
-        self._done_rows: list[Rows] = []
-        self._last_shard = time.monotonic()
-
-    def run(self, images: Sequence[ImageFile]) -> Iterator[int]:
-        """Embed all; yields the number of images finished at each step."""
-        preprocess = self.embedder.model.preprocess
-
-        def prepared(image: ImageFile) -> tuple[ImageFile, npt.NDArray[Any] | Fault]:
-            try:
-                return image, preprocess(image.open())
-            except BadImage as error:
-                return image, Fault(image.name, error.what, error.remedy)
-
-        try:
-            for image, pixels in in_threads(prepared, images, look_ahead=2 * self.batch_size):
-                if isinstance(pixels, Fault):
-                    self.faults[image.key] = pixels
-                    yield 1
-                    continue
-                self._waiting.append((image, pixels))
-                if len(self._waiting) >= self.batch_size:
-                    yield self._embed_waiting()
-            while self._waiting:
-                yield self._embed_waiting()
-        except MemoryError:
-            raise FinerRankError(
-                f"{self.embedder.spec}: memory ended while images were prepared; use a smaller --batch-size"
-            ) from None
-        finally:
-            self._write_shard()
-
-    def _embed_waiting(self) -> int:
-        batch, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
-        try:
-            rows = self.embedder.forward(np.stack([pixels for _, pixels in batch]))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise FinerRankError(
-                    f"{self.embedder.spec}: too little memory for one image; use another --device or a smaller --size"
-                ) from None
-            self._waiting = batch + self._waiting
-            self.batch_size = len(batch) // 2
-            self.warn(f"out of memory: {self.batch_size} images per forward pass from here on")
-            return 0
-        self.n_forward_passes += len(batch)
-        for (image, _), row in zip(batch, rows, strict=True):
-            wrong = what_is_wrong(row)
-            if wrong:
-                remedy = f"look at the image; {self.embedder.spec} cannot place it"
-                self.faults[image.key] = Fault(image.name, wrong, remedy)
-                continue
-            self._done_keys.append(image.key)
-            self._done_rows.append(row)
-        if len(self._done_rows) >= SHARD_IMAGES or time.monotonic() - self._last_shard > SHARD_SECONDS:
-            self._write_shard()
-        return len(batch)
-
-    def _write_shard(self) -> None:
-        if self._done_rows:
-            self.store.append(self._done_keys, np.stack(self._done_rows))
-        self._done_keys, self._done_rows = [], []
-        self._last_shard = time.monotonic()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )

@@ -62,7 +62,7 @@ def identity(
     from benchmark.options import one_of
     from benchmark.people_and_identity import study
     from benchmark.people_and_identity_plot import draw_study
-    from benchmark.store import default_store
+    from benchmark.store import store_at
     from galleries.console import note, print_json, progress_bars
     from galleries.errors import FinerRankError, raise_if_any
     from galleries.figures import check_format
@@ -80,7 +80,7 @@ def identity(
     specs = list(dict.fromkeys([*(spec for both in pairs for spec in both), *(metric or ())]))
     if not specs:
         raise FinerRankError("no metric; name one with --metric, or two with --pair BEFORE=AFTER")
-    root = store or default_store()
+    root = store_at(store)
     given = load_judgements(judgements, kind=kind, split=split, subset=subset)  # type: ignore[arg-type]
     loaded = [Gallery.load(path) for path in gallery]
     raise_if_any("cannot be scored", [fault for _, faults in loaded for fault in faults])

@@ -19,7 +19,7 @@ from benchmark.pipelines import full_precision, is_pipeline, pipeline_pictures, 
 from benchmark.prompt_fidelity import without_identifier
 from benchmark.rank import pair_similarity, row_norms
 from benchmark.step_loggers import logging_to
-from benchmark.store import default_store, print_to_stderr
+from benchmark.store import Root, print_to_stderr, store_at
 from benchmark.training_curve import PROMPTS_KEPT, Choice, ScoredStep, TrainingCurve
 from galleries.errors import FinerRankError
 from galleries.gallery import Gallery
@@ -87,7 +87,7 @@ class IdentityCallback:
         seed: int = 0,
         prompt_embedder: Embedder | str | None = None,
         pipeline_options: Mapping[str, Any] | None = None,
-        store: Path | None = None,
+        store: Root | None = None,
         out: Path | str | None = None,
         logger: Any = None,
         progress: Progress | None = None,
@@ -96,7 +96,7 @@ class IdentityCallback:
         for name, value in (("every", every), ("n_prompts", n_prompts), ("n_images", n_images)):
             if value < 1:
                 raise FinerRankError(f"{name} {value}: out of range; write 1 or more")
-        store = store or default_store()
+        store = store_at(store)
         self.gallery = gallery if isinstance(gallery, Gallery) else Gallery.open(gallery)
         self.every, self.last, self.warn = every, last, warn
         self.out = Path(out) if out is not None else None
@@ -263,7 +263,7 @@ def callbacks_for(
     embedder: str,
     clip_t: str = "",
     device: str = "auto",
-    store: Path | None = None,
+    store: Root | None = None,
     **settings: Any,
 ) -> Callable[..., IdentityCallback]:
     """What makes the callback of each identity of a gallery, from a command's options. Encoders are loaded once.
@@ -292,7 +292,7 @@ def _folder(out: Path, step: int) -> Path:
     return out / f"step-{step:06d}"
 
 
-def _loaded(embedder: Embedder | str, store: Path) -> Embedder:
+def _loaded(embedder: Embedder | str, store: Root) -> Embedder:
     return load_embedder(embedder, memo=store) if isinstance(embedder, str) else embedder
 
 

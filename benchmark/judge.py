@@ -4,9 +4,10 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from benchmark.aggregates import (
 )
 from benchmark.distances import Distance
 from benchmark.embedders import Embedder, published_spec
+from benchmark.mapped_rows import taken
 from benchmark.pairwise_distance import PairwiseDistance, partners
 from benchmark.pool import Asked, Pool, chance_scores
 from benchmark.prompt_fidelity import PromptFidelity
@@ -38,6 +40,9 @@ from benchmark.statistics import Estimate, estimate_mean, estimate_mean_of_categ
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.gallery import Gallery, Photo
 from personalization_runs.run import Query, Run
+
+if TYPE_CHECKING:
+    from benchmark.cluster import Cluster
 
 PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "scikit-image", "numpy", "pillow")
 """Their versions go into the record."""
@@ -55,20 +60,26 @@ class Options:
         skip_broken: score the readable images when some are not, and say how many were left out.
         batch_size: images per forward pass; 32 where None.
         gallery_block: photos compared at a time.
+        ranking_device: of torch, that ranks; this process's threads where `cpu`.
+        memory: bytes above which an embedder's rows are read from a file, block by block.
         regions: parts of each picture, gallery and queries alike, that are scored one by one.
         same_viewpoint: leave photos of the right identity out that show it from a side which the references do not.
         prompt_judge: compares images with their prompts (CLIP-T); None where that is not asked for.
         pairwise: compares images with their references, apart from the embedders; None where that is not asked for.
+        cluster: whose workers embed; this process where None.
     """
 
     n_neighbours: int = 10
     skip_broken: bool = False
     batch_size: int | None = None
     gallery_block: int = GALLERY_BLOCK
+    ranking_device: str = "cpu"
+    memory: float = math.inf
     regions: tuple[Region, ...] = (FULL,)
     same_viewpoint: bool = False
     prompt_judge: Embedder | None = None
     pairwise: Distance | None = None
+    cluster: "Cluster | None" = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,9 @@ class Judge:
         photos.sort(key=lambda photo: (photo.category, photo.file_name))
         if not any(photo.split == "gallery" for photo in photos):
             raise FinerRankError(f"{gallery.root}: no usable gallery photo is left; mend the images")
-        self.pool = Pool(photos, rows[[row_of[photo.path] for photo in photos]], options.gallery_block)
+        self.pool = Pool(
+            photos, taken(rows, (row_of[photo.path] for photo in photos)), options.gallery_block, options.ranking_device
+        )
         self.has_encounters = any(photo.encounter for photo in gallery.photos)
         self.notes: list[str] = []
 
@@ -298,7 +311,7 @@ class Judge:
             "categories": by(answers, held_out, lambda answer: answer.category),
             "identities": by(answers, held_out, lambda answer: answer.identity),
             "gallery_anchors": {name: as_json(anchor) for name, anchor in anchors.items()},
-            "versions": {p: version(p) for p in dict.fromkeys(["finer-rank", *packages])},
+            "versions": {p: _version(p) for p in dict.fromkeys(["finer-rank", *packages])},
         }  # fmt: skip
         places = {"gallery": str(self.gallery.root.absolute()), "run": str(run.root.absolute())}
         nearest = self.pool.neighbours(asked, self.rows, self.options.n_neighbours)
@@ -374,6 +387,10 @@ class Judge:
         photos = {self.files[p.path].digest for p in self.gallery.photos if p.path in self.files}
         images = {query.image.path for query in queries}
         return sum(self.files[path].digest in photos for path in images)
+
+
+_version = cache(version)
+"""Kept: each search for a package reads folders, and every record asks for all of them."""
 
 
 def _present(card: Mapping[str, Any]) -> dict[str, Any]:

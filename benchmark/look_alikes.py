@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from benchmark.embed import Progress, embed_images, image_files
 from benchmark.embedders import Embedder
 from benchmark.pool import Asked, Pool, chance_scores
 from benchmark.rank import GALLERY_BLOCK, Rows, pair_similarity, row_norms
-from benchmark.store import print_to_stderr
+from benchmark.store import Root, print_to_stderr
 from galleries.errors import FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery
 from galleries.photo_checks import leaked_photos
@@ -37,7 +36,7 @@ class LookAlikes:
         gallery: Gallery,
         identity: str,
         embedder: Embedder,
-        store: Path,
+        store: Root,
         *,
         progress: Progress | None = None,
         warn: Callable[[str], None] = print_to_stderr,

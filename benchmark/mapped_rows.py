@@ -37,7 +37,7 @@ class MappedRows:
         """
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as what is mapped)
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `read`)
             self._file.write(np.ascontiguousarray(rows, dtype=np.float32).data)
         except OSError as error:
             raise FinerRankError(
@@ -47,10 +47,11 @@ class MappedRows:
         self._n, self._dim = self._n + len(rows), rows.shape[1]
 
     def read(self) -> Rows:
-        """All that was written, `[N, D]`."""
+        """All that was written, `[N, D]`. Ends the writing: the file lives on in what is returned."""
         assert self._file is not None
-        self._file.flush()
-        return np.memmap(self._file, dtype=np.float32, mode="r", shape=(self._n, self._dim))
+        with self._file as file:
+            file.flush()
+            return np.memmap(file, dtype=np.float32, mode="r", shape=(self._n, self._dim))
 
 
 def taken(rows: Rows, index: Iterable[int]) -> Rows:

@@ -14,6 +14,7 @@ from benchmark.aggregates import json_or_empty
 from benchmark.distances import METHODS, Distance, Resources, load_distance
 from benchmark.embedders import published_spec
 from benchmark.statistics import estimate_mean
+from benchmark.store import Root
 from galleries.gallery import Gallery, Photo
 from galleries.images import BadImage, decode_image, in_threads, read_image_bytes
 from personalization_runs.run import Query, Run
@@ -79,7 +80,7 @@ class PairwiseDistance:
         }
 
 
-def pairwise_judge(spec: str, size: int | None, device: str, memo: Path) -> Distance:
+def pairwise_judge(spec: str, size: int | None, device: str, memo: Root) -> Distance:
     """The distance of that spec; see `load_distance`.
 
     Args:

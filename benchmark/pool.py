@@ -7,9 +7,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from benchmark.mapped_rows import taken
 from benchmark.rank import Indices, RankCounts, Rows, nearest, rank_counts
 from benchmark.scores import QueryScores, score_query
 from galleries.gallery import Photo
+
+QUERIES = 16_384
+"""Of which the rows are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,15 @@ class Pool:
     Args:
         photos: of the splits `gallery` and `distractor`.
         rows: `[N, D]` float32, one per photo.
-        gallery_block: see `rank_counts`.
+        gallery_block, device: see `rank_counts`.
     """
 
-    def __init__(self, photos: Sequence[Photo], rows: Rows, gallery_block: int) -> None:
+    def __init__(self, photos: Sequence[Photo], rows: Rows, gallery_block: int, device: str = "cpu") -> None:
         # Categories lie together, so that each is a view of the rows; within one, file names settle ties of neighbours.
         order = sorted(range(len(photos)), key=lambda i: (photos[i].category, photos[i].file_name))
         self.photos = [photos[i] for i in order]
-        self._rows = rows if order == list(range(len(photos))) else rows[order]
-        self._gallery_block = gallery_block
+        self._rows = rows if order == list(range(len(photos))) else taken(rows, order)
+        self._gallery_block, self._device = gallery_block, device
         self._slices: dict[str, slice] = {}
         self._relevant: dict[str, list[int]] = defaultdict(list)
         self._of_encounter: dict[str, list[int]] = defaultdict(list)
@@ -88,19 +92,20 @@ class Pool:
         known = [m for m, question in enumerate(asked) if question.category in self._slices]
         excluded = {m: self._excluded(asked[m]) for m in known}
         relevant = {m: self._able(asked[m], excluded[m]) for m in known}
-        able = [m for m in known if len(relevant[m])]
-        if not able:
-            return scores
-        counts = rank_counts(
-            queries=rows[[asked[m].row for m in able]],
-            gallery=self._rows,
-            relevant=[relevant[m] for m in able],
-            excluded=[excluded[m] for m in able],
-            pools=self._pools([asked[m] for m in able]),
-            gallery_block=self._gallery_block,
-        )
-        for m, count in zip(able, counts, strict=True):
-            scores[m] = score_query(count)
+        able = sorted((m for m in known if len(relevant[m])), key=lambda m: self._slices[asked[m].category].start)
+        for start in range(0, len(able), QUERIES):
+            some = able[start : start + QUERIES]
+            counts = rank_counts(
+                queries=rows[[asked[m].row for m in some]],
+                gallery=self._rows,
+                relevant=[relevant[m] for m in some],
+                excluded=[excluded[m] for m in some],
+                pools=self._pools([asked[m] for m in some]),
+                gallery_block=self._gallery_block,
+                device=self._device,
+            )
+            for m, count in zip(some, counts, strict=True):
+                scores[m] = score_query(count)
         return scores
 
     def neighbours(self, asked: Sequence[Asked], rows: Rows, k: int) -> list[list[tuple[Photo, float]]]:

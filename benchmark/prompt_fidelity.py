@@ -14,7 +14,7 @@ from benchmark.embedders import Embedder, published_spec
 from benchmark.embedders.pictures import what_is_wrong
 from benchmark.rank import pair_similarity, row_norms
 from benchmark.statistics import estimate_mean
-from benchmark.store import EmbeddingStore
+from benchmark.store import EmbeddingStore, Root
 from galleries.downloads import first_line
 from galleries.errors import Fault, FinerRankError
 from galleries.images import sha256_of
@@ -97,7 +97,7 @@ def prompt_fidelity(
     runs: Sequence[Run],
     files: Mapping[Path, ImageFile],
     embedder: Embedder,
-    store: Path,
+    store: Root,
     *,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -149,7 +149,7 @@ def prompt_fidelity(
 
 
 def _embed_texts(
-    texts: set[str], embedder: Embedder, root: Path, warn: Callable[[str], None]
+    texts: set[str], embedder: Embedder, root: Root, warn: Callable[[str], None]
 ) -> tuple[dict[str, int], Any]:
     """Each text's row, embedded once: the store holds texts beside images.
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from benchmark.aggregates import Aggregate, Answer
 from benchmark.distances import Resources
 from benchmark.distractors import chooser_note
-from benchmark.embed import ImageFile, Progress, embed_images, image_files
+from benchmark.embed import ImageFile, Progress, embed_with_each, image_files
 from benchmark.embedders import Embedder
 from benchmark.judge import Judge, Options
 from benchmark.pairwise_distance import pairwise_distance
 from benchmark.prompt_fidelity import prompt_fidelity
 from benchmark.records import ALL, SAME_VIEWPOINT, Record
 from benchmark.regions import FULL, Mask, Region, Treatment, find_masks
-from benchmark.store import print_to_stderr
+from benchmark.store import Root, print_to_stderr
 from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery
 from galleries.image_set import ImageRow
@@ -65,7 +65,7 @@ def evaluate(
     gallery: Gallery,
     runs: Sequence[Run],
     embedders: Sequence[Embedder],
-    store: Path,
+    store: Root,
     options: Options | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] = print_to_stderr,
@@ -108,9 +108,21 @@ def evaluate(
         cut_faults = _faults_of_opening([file for of in of_region.values() for file in of.values() if file.treatment])
         faults = [*known_faults, *image_faults, *below(gallery.root, leaks), *mask_faults, *cut_faults]
         raise_if_any("cannot be scored", dict.fromkeys(faults))
+    judge = _among(embedders, options.prompt_judge) if options.prompt_judge and runs else None
+    by_workers: dict[Region, dict[str, int]] = {}
+    if options.cluster:
+        from benchmark.cluster import embed_on_ray
+
+        jobs = [(list(own.values()), embedders) for own in of_region.values()]
+        if judge and judge not in embedders:
+            prompted = [image.path for run in runs for image in run.images if image.prompt.strip()]
+            jobs.append(([files[path] for path in prompted if path in files], [judge]))
+        size = options.batch_size
+        passes = embed_on_ray(jobs, store, options.cluster, batch_size=size, progress=progress, warn=warn)
+        by_workers = dict(zip(of_region, passes, strict=False))
     fidelity = None
-    if options.prompt_judge and runs:
-        judge, size = _among(embedders, options.prompt_judge), options.batch_size
+    if judge:
+        size = options.batch_size
         fidelity = prompt_fidelity(runs, files, judge, store, batch_size=size, progress=progress, warn=warn)
     clip_t_faults = fidelity.faults if fidelity else ()
     clip_t_notes = (
@@ -127,12 +139,20 @@ def evaluate(
         twin = names.setdefault(embedder.fingerprint, embedder.spec)
         if twin != embedder.spec:
             raise FinerRankError(f"--embedder {twin} and {embedder.spec} are the same encoder; name one of them")
-        embedded = {
-            region: embed_images(
-                list(own.values()), embedder, store, batch_size=options.batch_size, progress=progress, warn=warn
-            )
-            for region, own in of_region.items()
-        }
+    pending = {
+        region: embed_with_each(
+            list(own.values()),
+            embedders,
+            store,
+            batch_size=options.batch_size,
+            memory=options.memory,
+            progress=progress,
+            warn=warn,
+        )
+        for region, own in of_region.items()
+    }
+    for embedder in embedders:
+        embedded = {region: next(found) for region, found in pending.items()}
         if not options.skip_broken:
             found = [fault for embeddings in embedded.values() for fault in embeddings.faults]
             raise_if_any("cannot be scored", dict.fromkeys([*found, *clip_t_faults]))
@@ -153,7 +173,8 @@ def evaluate(
                     opinion.records,
                     n_images=len(own),
                     n_distinct=len({file.key for file in own.values()}),
-                    n_forward_passes=embedded[region].n_forward_passes,
+                    n_forward_passes=embedded[region].n_forward_passes
+                    + sum(by_workers.get(region, {}).pop(plain.fingerprint, 0) for plain in embedder.plain),
                     left_out=tuple(str(fault) for fault in left_out),
                     notes=(
                         *copies,

@@ -86,7 +86,9 @@ class RankCounts:
 def row_norms(rows: Rows) -> Floats:
     """Euclidean length of each row, `[N]` float64."""
     norms = np.full(len(rows), np.nan)
-    _fill_norms(np.ascontiguousarray(rows, dtype=np.float32), norms)
+    for start in range(0, len(rows), GALLERY_BLOCK):
+        _fill_norms(_contiguous(rows[start : start + GALLERY_BLOCK]), norms[start : start + GALLERY_BLOCK])
+        _let_go(rows)
     return norms
 
 
@@ -101,6 +103,8 @@ def pair_similarity(
     """Exact cosine of chosen pairs, `[P]` float64 in [-1, 1] up to rounding."""
     from benchmark.rank_kernels import cosines
 
+    if not (_is_in_memory(queries) and _is_in_memory(gallery)):
+        return _listed_similarity(queries, gallery, query_index, gallery_index, query_norms, gallery_norms)
     queries, gallery = _contiguous(queries), _contiguous(gallery)
     q, g = np.asarray(query_index, dtype=np.int64), np.asarray(gallery_index, dtype=np.int64)
     found = np.empty(len(q))
@@ -109,6 +113,26 @@ def pair_similarity(
         cosines(queries, gallery, q[own], g[own], query_norms, gallery_norms, found[own])
 
     _in_threads(part, len(q), queries.shape[1] * len(q))
+    return found
+
+
+def _listed_similarity(
+    queries: Rows,
+    gallery: Rows,
+    query_index: Indices,
+    gallery_index: Indices,
+    query_norms: Floats,
+    gallery_norms: Floats,
+) -> Floats:
+    """As `pair_similarity`, of rows of which no more are read at a time than `PAIR_BLOCK` pairs need."""
+    found = np.empty(len(query_index))
+    for start in range(0, len(found), PAIR_BLOCK):
+        own = slice(start, start + PAIR_BLOCK)
+        (q, q_place), (g, g_place) = (np.unique(of[own], return_inverse=True) for of in (query_index, gallery_index))
+        some_queries, some_rows = _contiguous(queries[q]), _contiguous(gallery[g])
+        _let_go(queries)
+        _let_go(gallery)
+        found[own] = pair_similarity(some_queries, some_rows, q_place, g_place, query_norms[q], gallery_norms[g])
     return found
 
 
@@ -190,6 +214,15 @@ def counts_of_block(queries: Rows, starts: Indices, similarity: Floats, rows: Ro
     return higher, equal
 
 
+def sort_descending(similarity: Floats, starts: Indices) -> None:
+    """Sort the part of each query, which begins at `starts[q]`, from the highest to the lowest."""
+    from benchmark.rank_kernels import SHORT, sort_short_descending
+
+    sort_short_descending(similarity, starts)
+    for q in np.flatnonzero(np.diff(starts) > SHORT).tolist():
+        similarity[starts[q] : starts[q + 1]] = np.sort(similarity[starts[q] : starts[q + 1]])[::-1]
+
+
 def product_error(dim: int) -> float:
     """Bound on |float32 product - exact cosine| of rows of unit length up to `NEARLY_UNIT`, for any order of summation.
 
@@ -228,13 +261,10 @@ class _Ranking:
 
     def counts(self, relevant: Lists, device: str) -> tuple[Floats, Indices, Indices]:
         """`similarity`, `n_higher` and `n_equal` of the relevant photos of all queries, `[L]`: see `RankCounts`."""
-        from benchmark.rank_kernels import SHORT, leave_out, sort_short_descending
+        from benchmark.rank_kernels import leave_out
 
         similarity = self.similarity(relevant)
-        sort_short_descending(similarity, relevant.starts)
-        for q in np.flatnonzero(np.diff(relevant.starts) > SHORT).tolist():
-            own = slice(relevant.starts[q], relevant.starts[q + 1])
-            similarity[own] = np.sort(similarity[own])[::-1]
+        sort_descending(similarity, relevant.starts)
         higher = np.zeros(len(similarity), dtype=np.int64)
         equal = np.full(len(similarity), -1, dtype=np.int64)  # a photo equals itself once
         self.scan(relevant.starts, similarity, higher, equal, device=device)
@@ -262,13 +292,11 @@ class _Ranking:
 
             _in_threads(part, len(owner), len(owner) * self.queries.shape[1])
             return found
-        for start in range(0, len(owner), PAIR_BLOCK):
-            own = slice(start, start + PAIR_BLOCK)
-            listed, place = np.unique(lists.flat[own], return_inverse=True)
-            rows = _contiguous(self.gallery[listed])
-            _let_go(self.gallery)
-            found[own] = pair_similarity(self.queries, rows, owner[own], place, self.query_norms, row_norms(rows))
-        return found
+        listed = np.unique(lists.flat)
+        for start in range(0, len(listed), PAIR_BLOCK):
+            some = listed[start : start + PAIR_BLOCK]
+            self.norms[some] = row_norms(self.gallery[some])
+        return pair_similarity(self.queries, self.gallery, owner, lists.flat, self.query_norms, self.norms)
 
     def scan(
         self,

@@ -17,6 +17,8 @@ Indices = npt.NDArray[np.int64]
 
 STRETCH = 128
 """Photos whose doubtful pairs are looked for together."""
+FEW = 16
+"""Photos of a stretch that are looked at one by one where one of them is doubtful."""
 MANY_RELEVANT = 24
 """Above so many relevant photos of one query, looking up a photo's place among them is quicker than a pass for each."""
 SHORT = 64
@@ -260,8 +262,13 @@ def _count_by_passes(
             if not is_fresh:
                 exact[:] = np.nan
                 is_fresh = True
-            for i in range(stretch.size):
-                if (low <= stretch[i]) & (stretch[i] <= high):  # one branch: half of all photos pass the first test
+            for some in range(0, stretch.size, FEW):
+                n_above, n_at_least = _count_beyond(stretch[some : some + FEW], low, high)
+                if n_above == n_at_least:
+                    continue
+                for i in range(some, min(some + FEW, stretch.size)):
+                    if stretch[i] < low or stretch[i] > high:
+                        continue
                     if np.isnan(exact[i]):
                         exact[i] = exact_dot(query, rows[start + i], scratch) / (query_norm * norms[start + i])
                     if exact[i] > similarity[r]:

@@ -42,6 +42,8 @@ def estimate_mean(values: Sequence[float], identities: Sequence[str]) -> Estimat
     The result does not depend on the order of the queries.
     """
     defined = [(v, i) for v, i in zip(values, identities, strict=True) if not math.isnan(v)]
+    if len({i for _, i in defined}) == 1:  # most are asked for, identity by identity, and have no interval
+        return Estimate(math.fsum(v for v, _ in defined) / len(defined), None, None)
     return estimate_ratio([v for v, _ in defined], [1.0] * len(defined), [i for _, i in defined])
 
 
@@ -124,11 +126,13 @@ def _resampled_ratios(above: Floats, below: Floats) -> Floats:
     n = len(above)
     if n < 2:
         return np.zeros(0)
+    is_balanced = below[0].is_integer() and (below == below[0]).all()  # as many queries of each: any n draw as many
     ratios = []
     for weights in _weight_blocks(n):
         # Not a matrix product: its last bits depend on the number of threads.
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios.append((weights * above).sum(axis=1) / (weights * below).sum(axis=1))
+            drawn = n * below[0] if is_balanced else (weights * below).sum(axis=1)
+            ratios.append((weights * above).sum(axis=1) / drawn)
     return np.concatenate(ratios)
 
 

@@ -77,7 +77,7 @@ def tune(
     from benchmark.distances import Resources
     from benchmark.human_judgements.sources import load_judgements
     from benchmark.options import one_of
-    from benchmark.store import default_store
+    from benchmark.store import store_at
     from galleries.console import note, print_json, progress_bars, say
     from galleries.image_set import refuse_existing
 
@@ -93,7 +93,7 @@ def tune(
     refuse_existing(out)
     given = load_judgements(judgements)
     with progress_bars() as progress:
-        resources = Resources(store or default_store(), None, progress, note)
+        resources = Resources(store_at(store), None, progress, note)
         tuned = module.tune(given, settings, out, resources, device=device, resume=resume)
     if as_json:
         print_json({"out": out, **tuned.record})

@@ -189,7 +189,7 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it once more
 
 
 def _scaled_to_8_bits(image: "Image.Image") -> "Image.Image":

@@ -1,11 +1,15 @@
 """`finer-rank bench board`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from benchmark.options import one_of
 from galleries.options import AsJson
+
+PARTS = ("site", "scoring")
 
 app = typer.Typer()
 
@@ -20,19 +24,62 @@ def board(
     browser: Annotated[
         Path | None, typer.Option(help="A Chromium; without it the one that is installed.", show_default=False)
     ] = None,
+    embedder: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedder", "-e", help="Of the scoring, as for evaluate; three without a download by default. Repeatable."
+        ),
+    ] = None,
+    only: Annotated[str, typer.Option(help="One part: site or scoring; both by default.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the leaderboard at size: bundles are made, their site is built, and a browser uses it.
+    """Measure the leaderboard: a large one's site, and what it costs to score one.
+
+    Site: bundles are made, their site is built, and a browser uses it. Scoring: a board of 7 simulated models with 150
+    images each, on 150 photos and 150 references, is scored by 3 encoders, once more with an eighth model, and again
+    with everything stored; forward passes are counted. The other sizes are those of the site.
 
     Example: finer-rank bench board --models 500 --embedders 1
+
+    Example: finer-rank bench board --only scoring
     """
+    from galleries.console import print_json, print_table, progress_bars
+    from galleries.errors import FinerRankError
+
+    one_of("--only", only or None, PARTS)
+    if only == "site" and embedder:
+        raise FinerRankError("--embedder: is for the scoring; leave it or --only site out")
+    found: dict[str, Any] = {}
+    if only != "scoring":
+        from leaderboard.bench_board import TARGETS
+
+        found = {**_site(models, embedders, queries, identities, thumbnails, browser), "targets": TARGETS}
+    if only != "site":
+        from benchmark.bench.scoring import TARGETS as SCORING_TARGETS
+        from benchmark.bench.scoring import DrawnBoard, bench_scoring
+
+        with progress_bars() as progress:
+            scoring = bench_scoring(DrawnBoard(), embedder or (), progress=progress)
+        found["scoring"] = {**scoring, "targets": SCORING_TARGETS}
+    if as_json:
+        print_json(found)
+        return
+    scoring = found.pop("scoring", {})
+    for title, part in (("board", found), ("scoring", scoring)):
+        if part:
+            print_table(title, ["", "", "target at most"], _rows(part))
+
+
+def _site(
+    models: int, embedders: int, queries: int, identities: int, thumbnails: bool, browser: Path | None
+) -> dict[str, Any]:
     import os
     import shutil
     from importlib.util import find_spec
 
-    from galleries.console import note, print_json, print_table
+    from galleries.console import note
     from galleries.errors import FinerRankError
-    from leaderboard.bench_board import BROWSERS, TARGETS, bench_board
+    from leaderboard.bench_board import BROWSERS, bench_board
     from leaderboard.made_board import MadeBoard
 
     if queries % identities:
@@ -43,12 +90,14 @@ def board(
     if path is None or find_spec("playwright") is None:
         note(f"left out: times in a browser; {'install Chromium' if path is None else 'pip install playwright'}")
         path = None
-    found = bench_board(MadeBoard(models, embedders, queries, identities, thumbnails), path)
-    if as_json:
-        print_json({**found, "targets": TARGETS})
-        return
-    rows = [
-        [key, f"{value:.3g}" if isinstance(value, float) else str(value), f"{TARGETS[key]:g}" if key in TARGETS else ""]
-        for key, value in found.items()
+    return bench_board(MadeBoard(models, embedders, queries, identities, thumbnails), path)
+
+
+def _rows(found: Mapping[str, Any]) -> list[list[str]]:
+    targets = found["targets"]
+    shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in found.items()}
+    return [
+        [key, f"{value:.3g}" if isinstance(value, float) else str(value), f"{targets[key]:g}" if key in targets else ""]
+        for key, value in shown.items()
+        if key != "targets"
     ]
-    print_table("board", ["", "", "target at most"], rows)

@@ -11,6 +11,7 @@ from galleries.options import AsJson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benchmark.store import Root
     from galleries.errors import Fault
     from leaderboard.board import Boards, Changes
     from leaderboard.bundle_check import CheckedBundle
@@ -208,7 +209,7 @@ def _with_images(
     tolerance: float,
     device: str,
     batch_size: int | None,
-    store: Path | None,
+    store: "Root | None",
 ) -> "list[CheckedBundle]":
     """The bundles, with the faults that the images show in the one that is of this run."""
     from contextlib import nullcontext

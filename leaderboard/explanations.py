@@ -38,7 +38,7 @@ WHAT_IS_SHOWN: Mapping[Kind, str] = {
 ROUNDING = {"fp32": 1e-3, "bf16": 3e-2}
 """How far a similarity may lie from the recorded one on another device."""
 
-DESCRIPTION = ("family", "model", "weights_sha256", "preprocessing", "precision")
+DESCRIPTION = ("family", "model", "weights_sha256", "preprocessing", "precision", "compiled")
 
 
 def recorded_embedder(record: Record, spec: str, device: str) -> Embedder:
@@ -59,15 +59,16 @@ def recorded_embedder(record: Record, spec: str, device: str) -> Embedder:
     known = {
         digest_of(description): description
         for each in recorded.get("members", [recorded])
-        if (description := {key: each[key] for key in DESCRIPTION})
+        if (description := {key: each[key] for key in DESCRIPTION if key in each})
     }
     try:
-        precision = next(iter(known.values()))["precision"]
-        embedder = load_embedder(asked, precision=precision, device=device)
+        made = next(iter(known.values()))
+        how: Any = {"precision": made["precision"], "is_compiled": made.get("compiled", False), "device": device}
+        embedder = load_embedder(asked, **how)
         for description in known.values():
             if _is_same_network(embedder, description) and embedder.fingerprint not in known:
                 geometry = _geometry(embedder.description["preprocessing"], description["preprocessing"])
-                embedder = load_embedder(asked, precision=precision, device=device, **geometry)
+                embedder = load_embedder(asked, **how, **geometry)
         found = embedder.fingerprint
     except FinerRankError as error:
         again = re.sub("(local-dir:|checkpoint:|@)", r"\1FOLDER/", asked, count=1)

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmark.distances import Distance
 from benchmark.embedders import Embedder
 from benchmark.records import Record
+from benchmark.store import Root
 from galleries.errors import Fault, FinerRankError, below
 from galleries.gallery import Gallery
 from galleries.images import decode_image
@@ -25,7 +25,7 @@ MAX_PIXEL_DIFFERENCE = 8
 """Mean over a thumbnail, of 255: versions of the encoder differ by less."""
 
 
-def embedders_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, store: Path) -> dict[str, Embedder]:
+def embedders_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, store: Root) -> dict[str, Embedder]:
     """The embedder of each record of a bundle.
 
     Args:
@@ -40,6 +40,7 @@ def embedders_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, 
             record.summary["embedder"]["spec"],
             record.summary["embedder"]["fingerprint"],
             record.summary["embedder"].get("precision", "fp32"),
+            record.summary["embedder"].get("compiled", False),
             given,
             device,
             store,
@@ -48,16 +49,16 @@ def embedders_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, 
     }
 
 
-def prompt_judge_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, store: Path) -> Embedder | None:
+def prompt_judge_of(bundle: CheckedBundle, given: Sequence[Embedder], device: str, store: Root) -> Embedder | None:
     """What a bundle's CLIP-T was made with; None where it has none. Arguments and errors: see `embedders_of`."""
     said = next(iter(bundle.records.values())).summary.get("prompt_fidelity")
     if not said:
         return None
     where = f"{bundle.folder}: prompt_fidelity"
-    return _embedder(where, said["embedder"], said["fingerprint"], "fp32", given, device, store)
+    return _embedder(where, said["embedder"], said["fingerprint"], "fp32", False, given, device, store)
 
 
-def pairwise_judge_of(bundle: CheckedBundle, given: str, device: str, store: Path) -> Distance | None:
+def pairwise_judge_of(bundle: CheckedBundle, given: str, device: str, store: Root) -> Distance | None:
     """What a bundle's pairwise distances were made with; None where it has none.
 
     Args:
@@ -85,7 +86,14 @@ def pairwise_judge_of(bundle: CheckedBundle, given: str, device: str, store: Pat
 
 
 def _embedder(
-    where: str, spec: str, fingerprint: str, precision: str, given: Sequence[Embedder], device: str, store: Path
+    where: str,
+    spec: str,
+    fingerprint: str,
+    precision: str,
+    is_compiled: bool,
+    given: Sequence[Embedder],
+    device: str,
+    store: Root,
 ) -> Embedder:
     from benchmark.embedders import load_embedder
 
@@ -94,7 +102,7 @@ def _embedder(
             return embedder
     remedy = "name the encoder that was used with --embedder"
     try:
-        embedder = load_embedder(spec, precision=precision, device=device, memo=store)
+        embedder = load_embedder(spec, precision=precision, device=device, memo=store, is_compiled=is_compiled)
         found = embedder.fingerprint
     except FinerRankError as error:
         raise FinerRankError(f"{where}: {spec}: {error}; or {remedy}") from None

@@ -10,6 +10,7 @@ from benchmark.embed import Progress
 from benchmark.embedders import Embedder
 from benchmark.protocol import Options, evaluate
 from benchmark.records import Record, write_record
+from benchmark.store import Root
 from galleries.errors import Fault, FinerRankError, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import new_folder
@@ -99,7 +100,7 @@ def score(
     gallery: Gallery,
     run: Run,
     embedders: Sequence[Embedder],
-    store: Path,
+    store: Root,
     options: Options,
     progress: Progress | None,
     warn: Callable[[str], None],

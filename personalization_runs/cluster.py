@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,10 @@ def make_run_on_ray(plan: Plan, n_workers: int, *, address: str = "", warn: Call
     Raises:
         FinerRankError: Ray is missing, or no cluster answers; what a worker refuses. What is made stays.
     """
-    try:
-        import ray
-    except ImportError:
-        raise FinerRankError("ray not installed; run: pip install 'finer-rank[cluster]'") from None
     device = set_up(plan, warn=warn).device
     on_gpu = device.startswith("cuda")
     whole = replace(plan, settings=replace(plan.settings, device="cuda" if on_gpu else device))
-    with _connected(ray, address):
+    with connected(address) as ray:
         n_gpus = int(ray.cluster_resources().get("GPU", 0))
         if on_gpu and n_workers > n_gpus:
             raise FinerRankError(
@@ -75,7 +71,16 @@ def _make_shard(plan: Plan) -> tuple[list[str], bool]:
 
 
 @contextlib.contextmanager
-def _connected(ray: Any, address: str) -> Any:
+def connected(address: str) -> Iterator[Any]:
+    """Ray, connected to the cluster at `address`, or started on this machine where it is empty.
+
+    Raises:
+        FinerRankError: Ray is missing, or no cluster answers.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise FinerRankError("ray not installed; run: pip install 'finer-rank[cluster]'") from None
     here = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, 2)}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what will be so, and is warned of until then
     try:
@@ -90,6 +95,6 @@ def _connected(ray: Any, address: str) -> Any:
             f"--address {address or 'of this machine'}: no Ray there ({error}); ray start it"
         ) from None
     try:
-        yield
+        yield ray
     finally:
         ray.shutdown()

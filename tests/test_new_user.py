@@ -137,7 +137,7 @@ def test_runs_without_a_shared_identity_do_not_stop_a_comparison(tmp_path: Path,
 
 # The photos come again and again, so that the evaluation cannot end before it is stopped. A shard a batch.
 EVALUATE_FOR_EVER = """
-import itertools, benchmark.embed as e, finer_rank
+import itertools, benchmark.embed_loop as e, finer_rank
 in_threads, e.SHARD_SECONDS = e.in_threads, 0
 e.in_threads = lambda prepared, images, look_ahead: in_threads(prepared, itertools.cycle(images), look_ahead)
 finer_rank.main()

@@ -14,6 +14,7 @@ from benchmark.distances.base import Distance, Resources
 from benchmark.distances.embeddings import EmbeddingDistance
 from benchmark.embedders import load_embedder
 from benchmark.embedders.specs import UnknownEmbedder
+from benchmark.store import Root
 from galleries.errors import FinerRankError
 
 __all__ = ["METHODS", "Distance", "DistanceRequest", "Resources", "load_distance"]
@@ -38,7 +39,7 @@ class DistanceRequest:
 
 
 def load_distance(
-    spec: str, *, size: int | None = None, device: str = "auto", precision: str = "fp32", memo: Path | None = None
+    spec: str, *, size: int | None = None, device: str = "auto", precision: str = "fp32", memo: Root | None = None
 ) -> Distance:
     """The distance of that name: a method of `METHODS`, or the cosine distance under any embedder's spec.
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.embedders.pictures import Images
-from benchmark.store import print_to_stderr
+from benchmark.store import Root, print_to_stderr
 from galleries.console import Progress
 
 Floats = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ class Resources:
         batch_size: images per forward pass; 32 where None.
     """
 
-    store: Path
+    store: Root
     batch_size: int | None = None
     progress: Progress | None = None
     warn: Callable[[str], None] = field(default=print_to_stderr)

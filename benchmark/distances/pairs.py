@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmark.distances.base import Floats, Resources
-from benchmark.embed import BATCH_SIZE, ImageFile, is_out_of_memory
+from benchmark.embed import ImageFile
+from benchmark.embed_loop import BATCH_SIZE, is_out_of_memory
 from benchmark.embedders.base import digest_of
 from benchmark.embedders.pictures import Images, Picture, as_pictures, batched
 from galleries.errors import Fault, FinerRankError, raise_if_any

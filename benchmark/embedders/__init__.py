@@ -7,6 +7,7 @@ the packages whose version decides what it computes; other packages bring theirs
 import importlib
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.embedders.base import Interpolation, LoadedModel, Request, Resize, digest_of, unit_rows
+from benchmark.embedders.base import Interpolation, LoadedModel, Request, Resize, compiled, digest_of, unit_rows
 from benchmark.embedders.memo import FingerprintMemo
 from benchmark.embedders.pictures import Images, Picture, as_pictures, batched, joined, what_is_wrong
 from benchmark.embedders.specs import FAMILIES, foreign_families, parse, published_spec, weighted
 from benchmark.embedders.weights import sha256_of_file
 from benchmark.embedders.zoo import EncoderCard, SeenState, seen_state, worst_state
+from benchmark.store import Root, memo_folder
 from galleries.downloads import MIRROR, first_line
 from galleries.errors import FinerRankError
 from galleries.images import BadImage
@@ -44,9 +46,10 @@ class Embedder:
         request: what was asked for.
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
         precision: `fp32` or `bf16`.
-        memo: folder that remembers fingerprints, so that a second evaluation builds no network at all.
+        memo: store beside which fingerprints are remembered, so that a second evaluation builds no network at all.
         card: what the zoo says of it.
         members: of an ensemble, which has no network of its own.
+        is_compiled: by `torch.compile`.
     """
 
     def __init__(
@@ -54,17 +57,32 @@ class Embedder:
         request: Request,
         device: str,
         precision: str,
-        memo: Path | None,
+        memo: Root | None,
         card: EncoderCard | None = None,
         members: tuple[Member, ...] = (),
+        is_compiled: bool = False,
     ) -> None:
         self.spec = request.spec
         self.precision = precision
+        self.is_compiled = is_compiled
         self.members = members
         self._card = card
         self.request = request
         self._device = device
-        self._memo = FingerprintMemo(memo / "embedders" if memo else None)
+        self._memo = FingerprintMemo(memo_folder(memo) / "embedders" if memo else None)
+
+    @property
+    def plain(self) -> "list[Embedder]":
+        """Those that have a network: itself, or the members of an ensemble."""
+        return [member.embedder for member in self.members] or [self]
+
+    def on(self, device: str) -> "Embedder":
+        """The same embedder on another device, perhaps in another process: its network is built there."""
+        other = copy(self)
+        other._device = device
+        for built in ("model", "_family"):
+            vars(other).pop(built, None)
+        return other
 
     @cached_property
     def _family(self) -> Any:
@@ -134,7 +152,7 @@ class Embedder:
                     f"{file}: not the file {published.file} that its owners published (SHA-256 {published.sha256[:12]}…"
                     f"); remove it and run finer-rank embedder fetch {self.spec}"
                 )
-        return loaded
+        return compiled(loaded, self.spec, self.precision) if self.is_compiled else loaded
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -145,13 +163,15 @@ class Embedder:
         return self._memo.read(self._memo_key) or self._described()
 
     def _described(self) -> dict[str, Any]:
-        description = {
+        description: dict[str, Any] = {
             "family": self.request.family,
             "model": self.model.architecture,
             "weights_sha256": self.model.weights_digest,
             "preprocessing": dict(self.model.preprocessing),
             "precision": self.precision,
         }
+        if self.is_compiled:
+            description["compiled"] = True
         foreign = foreign_families().get(self.request.family)
         if foreign and foreign.dist:
             description["package"] = f"{foreign.dist.name} {foreign.dist.version}"
@@ -262,7 +282,8 @@ class Embedder:
         packages = [_version(package) for package in self._family.PACKAGES]
         # Models may be folders, and the mirror is one: relative ones are others from elsewhere.
         places = {"mirror": os.environ.get(MIRROR, ""), "from": Path.cwd()}
-        return digest_of({**asked, **places, "precision": self.precision, "packages": packages, "format": 5})
+        how = {"compiled": True} if self.is_compiled else {}
+        return digest_of({**asked, **places, **how, "precision": self.precision, "packages": packages, "format": 5})
 
 
 def load_embedder(
@@ -273,7 +294,8 @@ def load_embedder(
     interpolation: Interpolation | None = None,
     precision: str = "fp32",
     device: str = "auto",
-    memo: Path | None = None,
+    memo: Root | None = None,
+    is_compiled: bool = False,
 ) -> Embedder:
     """The embedder of that name in the zoo, or `family:model[@weights file]`, or an ensemble of such.
 
@@ -282,7 +304,7 @@ def load_embedder(
 
     Args:
         resize, size, interpolation: replace the model's own geometry; part of the fingerprint.
-        memo: see `Embedder`.
+        memo, is_compiled: see `Embedder`.
 
     Raises:
         FinerRankError: unknown name or family. Model and weights are looked at when they are needed.
@@ -293,13 +315,19 @@ def load_embedder(
         raise FinerRankError(f"--size {size}: out of range; write 8 to 4096 pixels")
     if spec.startswith("ensemble:"):
         load = partial(
-            load_embedder, resize=resize, size=size, interpolation=interpolation, precision=precision, device=device
+            load_embedder,
+            resize=resize,
+            size=size,
+            interpolation=interpolation,
+            precision=precision,
+            device=device,
+            is_compiled=is_compiled,
         )
         members = tuple(Member(load(name, memo=memo), weight) for name, weight in weighted(spec))
         return Embedder(Request(spec, "ensemble", "", None), device, precision, memo, members=members)
     card, request = parse(spec)
     request = replace(request, resize=resize, size=size, interpolation=interpolation)
-    return Embedder(request, device, precision, memo, card)
+    return Embedder(request, device, precision, memo, card, is_compiled=is_compiled)
 
 
 def resolve_device(device: str) -> str:

@@ -80,9 +80,12 @@ class Preprocessing:
             raise BadImage(f"{image.width} × {image.height} pixels: nothing to see", "fetch or make it again")
         with_opencv = self.interpolation == "bilinear-opencv"
         resized: Any = opencv_bilinear(image, self.size) if with_opencv else self._resized(image)
-        pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
-        normalised = (pixels - np.array(self.mean, dtype=np.float32)) / np.array(self.std, dtype=np.float32)
-        return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+        # In place and a channel at a time: arithmetic on rows of three numbers takes longer than decoding.
+        pixels = np.asarray(resized).transpose(2, 0, 1).astype(np.float32, order="C")
+        pixels /= np.float32(255)
+        pixels -= np.array(self.mean, dtype=np.float32)[:, None, None]
+        pixels /= np.array(self.std, dtype=np.float32)[:, None, None]
+        return pixels
 
     def _resized(self, image: "Image.Image") -> "Image.Image":
         from PIL import Image
@@ -205,6 +208,7 @@ class LoadedModel:
         encode: what `forward` does, from pixels `[B, 3, H, W]` to features `[B, D]`, where gradients are wanted.
         embed_texts: prompts to `[N, D]` features in the same space, where there is a text side.
         feature_map: `[B, …]` preprocessed images to `[B, height, width, C]` features of their parts, to look at.
+        device: where `forward` computes.
     """
 
     preprocess: Callable[["Image.Image"], npt.NDArray[Any]]
@@ -217,6 +221,7 @@ class LoadedModel:
     encode: "Callable[[torch.Tensor], torch.Tensor] | None" = None
     embed_texts: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None
     feature_map: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]] | None = None
+    device: str = "cpu"
 
 
 NOT_THE_SIZE = ("memory", "cuda", "cudnn", "cublas", "not implemented", "not currently implemented")
@@ -249,32 +254,9 @@ def network_model(
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = False  # its 10-bit mantissa would pass for float32
 
-    def run(function: Callable[..., torch.Tensor], given: Any) -> npt.NDArray[np.float32]:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"),
-        ):
-            features = function(given)
-        return features.float().cpu().numpy()
-
-    name = architecture.parent if isinstance(architecture, Path) else architecture
-    taken: set[tuple[int, ...]] = set()  # the sizes that went through
-
     def on_pixels(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., npt.NDArray[np.float32]]:
-        def rows(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-            size = batch.shape[-2:]
-            try:
-                features = run(function, torch.from_numpy(batch).to(device))
-            except (RuntimeError, AssertionError, ValueError) as error:
-                # The size is at fault where the network has yet to take it; memory, device and precision are not it.
-                if size in taken or any(sign in str(error).lower() for sign in NOT_THE_SIZE):
-                    raise
-                what = f"takes no input of {size[0]} × {size[1]} pixels ({first_line(error)})"
-                raise FinerRankError(f"{name}: {what}; give another --size, or leave it out") from None
-            taken.add(size)
-            return features
-
-        return rows
+        name = architecture.parent if isinstance(architecture, Path) else architecture
+        return _of_arrays(function, str(name), device, precision)
 
     files = weights if isinstance(weights, tuple) else (weights,)
     digests = [sha256_of_file(file) for file in files]
@@ -287,9 +269,73 @@ def network_model(
         files=(*files, *((architecture,) if isinstance(architecture, Path) else ())),
         module=module,
         encode=encode,
-        embed_texts=(lambda texts: run(encode_texts, texts)) if encode_texts else None,
+        embed_texts=(lambda texts: _run(encode_texts, texts, device, precision)) if encode_texts else None,
         feature_map=on_pixels(feature_map) if feature_map else None,
+        device=device,
     )
+
+
+def compiled(model: LoadedModel, spec: str, precision: str) -> LoadedModel:
+    """The same model, its forward pass compiled by `torch.compile` when the first batch comes: other last bits.
+
+    Raises:
+        FinerRankError: it has no network of torch that could be compiled; later, from `forward`: it cannot be compiled.
+    """
+    import torch
+
+    if model.encode is None:
+        raise FinerRankError(f"{spec}: has no network that could be compiled; leave --compile out")
+    made = torch.compile(model.encode)
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        try:
+            features: torch.Tensor = made(pixels)
+            return features
+        except Exception as error:
+            # What compiles is a stack of libraries and programs, each with errors of its own.
+            if not any(part in type(error).__module__ for part in ("_dynamo", "_inductor")):
+                raise
+            raise FinerRankError(f"{spec}: cannot be compiled ({first_line(error)}); leave --compile out") from None
+
+    return replace(model, forward=_of_arrays(encode, spec, model.device, precision), encode=encode)
+
+
+def _of_arrays(
+    function: "Callable[[torch.Tensor], torch.Tensor]", name: str, device: str, precision: str
+) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+    """`function` of preprocessed images `[B, 3, H, W]` in the computer's memory, on a device."""
+    import torch
+
+    taken: set[tuple[int, ...]] = set()  # the sizes that went through
+
+    def rows(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        size = batch.shape[-2:]
+        pixels = torch.from_numpy(batch)
+        try:
+            if device.startswith("cuda"):  # from pinned memory, so that the copy waits for no one
+                pixels = pixels.pin_memory().to(device, non_blocking=True)
+            features = _run(function, pixels.to(device), device, precision)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            # The size is at fault where the network has yet to take it; memory, device and precision are not it.
+            if size in taken or any(sign in str(error).lower() for sign in NOT_THE_SIZE):
+                raise
+            what = f"takes no input of {size[0]} × {size[1]} pixels ({first_line(error)})"
+            raise FinerRankError(f"{name}: {what}; give another --size, or leave it out") from None
+        taken.add(size)
+        return features
+
+    return rows
+
+
+def _run(function: "Callable[..., torch.Tensor]", given: Any, device: str, precision: str) -> npt.NDArray[np.float32]:
+    import torch
+
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        features = function(given)
+    return features.float().cpu().numpy()
 
 
 def unit_rows(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.embed import is_out_of_memory
+from benchmark.embed_loop import is_out_of_memory
 from benchmark.embedders import checkpoint, published_spec, resolve_device
 from benchmark.training.backbone import load_backbone, network_of, what_it_saw
 from benchmark.training.feed import Feed

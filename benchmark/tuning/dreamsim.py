@@ -20,7 +20,7 @@ import numpy as np
 from benchmark.distances import Resources
 from benchmark.distances.base import Floats
 from benchmark.distances.embeddings import cosine_distances
-from benchmark.embed import is_out_of_memory
+from benchmark.embed_loop import is_out_of_memory
 from benchmark.embedders import Embedder, checkpoint, concatenated, load_embedder, published_spec, resolve_device
 from benchmark.embedders.base import unit_rows
 from benchmark.embedders.weights import sha256_of_file

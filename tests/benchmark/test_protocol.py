@@ -267,7 +267,10 @@ def files_of(record: Record, folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("record.json", "queries.parquet", "neighbours.parquet")}
 
 
-def test_a_record_does_not_depend_on_the_order_of_rows_nor_on_blocks_and_batches(tmp_path: Path) -> None:
+def test_a_record_does_not_depend_on_the_order_of_rows_nor_on_blocks_batches_and_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.mapped_rows.WORTH_A_FILE", 1)
     zoo, painter = write_zoo(tmp_path / "zoo", encounters=True), write_run(tmp_path / "painter")
     store = tmp_path / "store"
     expected = files_of(judge(zoo, painter, store=store).records[0], tmp_path / "first")
@@ -277,7 +280,8 @@ def test_a_record_does_not_depend_on_the_order_of_rows_nor_on_blocks_and_batches
             rows = rows_of(folder)
             shuffle.shuffle(rows)
             write_rows(folder / "metadata.csv", rows)
-        again = judge(zoo, painter, store=store, gallery_block=block, batch_size=block).records[0]
+        memory = 0 if block == 3 else 10**9
+        again = judge(zoo, painter, store=store, gallery_block=block, batch_size=block, memory=memory).records[0]
         assert files_of(again, tmp_path / str(block)) == expected
 
 

@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from animals import ANIMALS, write_run, write_zoo
 from handmade import rows_of, write_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pytest import approx
 
 from benchmark.embedders import load_embedder
 from benchmark.protocol import evaluate
+from benchmark.record_tables import as_table
 from benchmark.records import FILES, Record, find_records, load_records, read_record, write_record
 from galleries.errors import FinerRankError
 from galleries.gallery import Gallery
@@ -91,6 +94,18 @@ def test_the_digest_of_images_changes_with_a_single_pixel(record: Record, tmp_pa
     assert changed["run"]["images_sha256"] != record.summary["run"]["images_sha256"]
     assert changed["run"]["table_sha256"] == record.summary["run"]["table_sha256"]
     assert changed["gallery"]["images_sha256"] == record.summary["gallery"]["images_sha256"]
+
+
+KINDS = (st.text(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.integers(0, 9) | st.floats(0, 1))
+
+
+@given(st.one_of([st.lists(st.none() | kind, max_size=20) for kind in KINDS]))
+@settings(deadline=None)
+def test_the_columns_of_a_table_are_those_that_arrow_makes_of_the_values(values: list[Any]) -> None:
+    ours, theirs = as_table({"column": values}), pa.table({"column": values})
+    ours.validate(full=True)
+    assert ours.schema == theirs.schema
+    assert repr(ours.to_pydict()) == repr(theirs.to_pydict())  # -0.0 and NaN too
 
 
 def test_means_of_identities_are_those_of_their_queries(record: Record) -> None:

@@ -8,12 +8,13 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pytest import approx
 
 from benchmark.statistics import (
     EXACT_UP_TO,
+    LEVEL,
     N_RESAMPLES,
     N_SIGN_FLIPS,
     Estimate,
@@ -69,6 +70,20 @@ def test_estimates_do_not_depend_on_the_order_of_queries(scored: tuple[list[floa
     random.shuffle(shuffled)
     for estimate in (estimate_mean, estimate_mean_of_identities):
         assert estimate(values, identities) == estimate([v for v, _ in shuffled], [i for _, i in shuffled])
+
+
+@given(st.integers(2, 9), st.integers(1, 4), st.booleans(), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_an_interval_is_that_of_means_over_drawn_identities(n: int, each: int, is_ragged: bool, random: Random) -> None:
+    scores = [[random.random() for _ in range(each + (is_ragged and i == 0))] for i in range(n)]
+    estimate = estimate_mean([v for own in scores for v in own], [f"{i}" for i, own in enumerate(scores) for _ in own])
+    sums, counts = np.array([math.fsum(own) for own in scores]), np.array([float(len(own)) for own in scores])
+    drawn = resample_weights(n)
+    means = (drawn * sums).sum(axis=1) / (drawn * counts).sum(axis=1)
+    assume(np.ptp(means) > 1e-9)  # of a constant score nothing but rounding is drawn
+    assert estimate is not None
+    bounds = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    assert [estimate.low, estimate.high] == bounds.tolist()  # to the last bit
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:

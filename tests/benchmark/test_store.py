@@ -6,14 +6,19 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from animals import draw, write_run, write_zoo
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from in_process import refused_here, run_here
 
 from benchmark.embedders import load_embedder
@@ -87,6 +92,95 @@ def test_a_damaged_shard_is_reported_set_aside_and_made_again(
     assert "damaged" not in after.stderr
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    shards=st.lists(st.sets(st.integers(0, 40), min_size=1, max_size=12), max_size=6),
+    wanted=st.sets(st.integers(0, 45)),
+    longest=st.sampled_from([0, 1 << 18]),
+    n_small=st.sampled_from([1, 1000]),
+)
+def test_a_store_is_a_dictionary_whatever_its_shards(
+    shards: list[set[int]], wanted: set[int], longest: int, n_small: int
+) -> None:
+    """Long shards, of which the digests are read first, or short ones; merged as they are read, or not."""
+    embeddings = np.random.default_rng(1).standard_normal((46, 3)).astype(np.float32)
+    names = [hashlib.sha256(bytes([i])).hexdigest() for i in range(46)]
+    stored = set().union(*shards)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as changed:
+        changed.setattr("benchmark.store.READ_AT_ONCE", longest)
+        changed.setattr("benchmark.store.MANY_SMALL", n_small)
+        store = EmbeddingStore(Path(folder), "f")
+        for members in shards:
+            store.append([names[i] for i in members], embeddings[sorted(members, key=list(members).index)])
+        for _ in range(2):
+            row_of, rows = store.read([names[i] for i in wanted])
+            assert row_of.keys() == {names[i] for i in wanted & stored} == store.held([names[i] for i in wanted])
+            for i in wanted & stored:
+                assert rows[row_of[names[i]]].tobytes() == embeddings[i].tobytes()
+
+
+def test_many_small_shards_become_few_of_the_same_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.store.MANY_SMALL", 20)
+    rows = np.random.default_rng(0).standard_normal((25, 3)).astype(np.float32)
+    digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(25)]
+    warnings: list[str] = []
+    store = EmbeddingStore(tmp_path, "f", warnings.append)
+    for digest, row in zip(digests, rows, strict=True):
+        store.append([digest], row[None])
+    damaged = next(shard for shard in shards(tmp_path) if digests_of(shard) == [digests[7]])
+    damaged.write_bytes(b"PAR1")
+    store.read(digests[:1])
+    assert len(shards(tmp_path)) == 1
+    assert damaged.with_suffix(".damaged").is_file()
+    row_of, found = store.read(digests)
+    assert row_of.keys() == {*digests} - {digests[7]}
+    assert all(found[row_of[d]].tobytes() == rows[i].tobytes() for i, d in enumerate(digests) if i != 7)
+    assert len(warnings) == 1
+
+
+def test_readers_lose_nothing_while_shards_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.store.MANY_SMALL", 20)
+    digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(60)]
+    store = EmbeddingStore(tmp_path, "f")
+    for digest in digests:
+        store.append([digest], np.ones((1, 3), dtype=np.float32))
+    with ThreadPoolExecutor(4) as readers:
+        found = list(readers.map(lambda _: store.read(digests)[0].keys(), range(12)))
+    assert all(keys == set(digests) for keys in found)
+    assert len(shards(tmp_path)) == 1
+
+
+def test_a_store_may_lie_under_a_url(zoo: Path, painter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ("evaluate", "--gallery", zoo, "--run", painter, "--embedder", "classical:", "--json")
+    here, n_images = scores(run_here(*command))
+    url = f"memory://{tmp_path.name}/store"
+    assert scores(run_here(*command, "--store", url)) == (here, n_images)
+    assert scores(run_here(*command, "--store", f"{url}/")) == (here, 0)
+    monkeypatch.setenv("FINER_RANK_STORE", url)
+    assert scores(run_here(*command)) == (here, 0)
+    files = fsspec.filesystem("memory")
+    (shard,) = files.glob(f"/{tmp_path.name}/store/*/*.parquet")
+    files.pipe_file(shard, files.cat_file(shard)[:-100])
+    mended = run_here(*command)
+    assert scores(mended) == (here, n_images)
+    assert "damaged" in mended.stderr
+    assert files.glob(f"/{tmp_path.name}/store/*/*.damaged")
+    monkeypatch.delenv("FINER_RANK_STORE")
+    assert scores(run_here(*command, "--store", f"file://{tmp_path}/on disk")) == (here, n_images)
+    assert scores(run_here(*command, "--store", tmp_path / "on disk")) == (here, 0)
+
+
+def test_a_url_that_names_no_store_is_refused(zoo: Path) -> None:
+    command = ("evaluate", "--gallery", zoo, "--embedder", "classical:", "--store")
+    assert "unknown kind of URL" in refused_here(*command, "ftp://host/folder")
+    for scheme, package in ("s3", "s3fs"), ("gs", "gcsfs"):
+        if find_spec(package) is None:
+            assert f"pip install {package}" in refused_here(*command, f"{scheme}://bucket/prefix")
+
+
 def test_damage_costs_the_images_of_the_damaged_shard_alone(tmp_path: Path) -> None:
     warnings: list[str] = []
     store = EmbeddingStore(tmp_path, "f", warnings.append)
@@ -153,13 +247,13 @@ def test_two_processes_that_fill_one_store_at_once_agree(store: Path, zoo: Path,
     assert scores(ended[0])[0] == scores(ended[1])[0] == again
     assert n_passes == 0
     assert all(hashlib.sha256(shard.read_bytes()).hexdigest() == shard.stem for shard in shards(store))
-    assert {path.suffix for path in store.rglob("*") if path.is_file()} == {".parquet", ".json"}
+    assert {path.suffix for path in store.rglob("*") if path.is_file()} <= {".parquet", ".digests", ".json"}
 
 
 # A shard a batch, in place of one every 15 seconds, so that the kill finds a shard soon. The second half of the images
 # never comes, so that it finds them at work, however late it is.
 EVALUATE_THE_FIRST_HALF = """
-import signal, benchmark.embed as e, finer_rank
+import signal, benchmark.embed_loop as e, finer_rank
 in_threads, e.SHARD_SECONDS = e.in_threads, 0
 def first_half(prepared, images, look_ahead):
     yield from in_threads(prepared, images[: len(images) // 2], look_ahead)
@@ -222,3 +316,11 @@ def test_each_embedder_has_a_folder_of_its_own(store: Path, zoo: Path) -> None:
         assert run_here("evaluate", "--gallery", zoo, "--embedder", "classical:", "--size", size).returncode == 0
     expected = {load_embedder("classical:", size=size).fingerprint for size in (64, 96)}
     assert {shard.parent.name for shard in shards(store)} == expected
+
+
+def test_the_store_is_measured_beside_bare_files() -> None:
+    order = ("bench", "store", "--rows", 5000, "--dim", 4, "--small", 3, "--repeats", 1, "--json")
+    found = json.loads(run_here(*order).stdout)
+    assert (found["rows"], found["shards"], found["small_shards"], found["read_few_rows"]) == (5000, 2, 3, 50)
+    assert found["rows_mb"] < found["mb"] < 2 * 5000 * (4 * 4 + 64) / 1e6
+    assert all(found[ratio] > 0 for ratio in found if ratio.startswith("ratio_"))

@@ -40,7 +40,7 @@ def test_a_browser_measures_every_step(process: Cli) -> None:
         pytest.skip("no Chromium")
     pytest.importorskip("playwright")
     sizes = ("--models", "2", "--embedders", "1", "--queries", "40", "--identities", "8")
-    done = process("bench", "board", *sizes, "--json")  # one process drives one browser
+    done = process("bench", "board", "--only", "site", *sizes, "--json")  # one process drives one browser
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("targets") == TARGETS

@@ -1,7 +1,8 @@
 """Compiled loops of `benchmark.rank`: exact cosines, and counting along rows of a float32 product.
 
 Compiled by numba when first used, and kept beside this file, or in numba's cache folder where that cannot be written.
-They release the interpreter's lock, so that threads share the queries. `scratch` is `[D]` float64.
+They release the interpreter's lock, so that threads share the queries. Arrays are handed on whole, with unsigned
+indices into them: a view costs more than many of these loops, and a signed index keeps them from being vectorised.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
+U = np.uintp
 
 STRETCH = 128
 """Photos whose doubtful pairs are looked for together."""
-FEW = 16
-"""Photos of a stretch that are looked at one by one where one of them is doubtful."""
 MANY_RELEVANT = 24
 """Above so many relevant photos of one query, looking up a photo's place among them is quicker than a pass for each."""
 SHORT = 64
@@ -39,56 +39,46 @@ def _compiled(**options: Any) -> Callable[..., Any]:
 
 
 @_compiled()
-def exact_dot(a: Rows, b: Rows, scratch: Floats) -> float:
-    """Inner product. Products of float32 are exact in float64; they are summed by halving: the second half is added to
-    the first, an odd one out to the first sum, until one is left. The order depends on the number of products alone.
+def exact_dot(left: Rows, a: int, right: Rows, b: int, sums: Floats) -> Any:
+    """Inner product of row `a` of one array and row `b` of another; `sums` is `[D]` to work in.
+
+    Products of float32 are exact in float64. They are summed by halving: the second half is added to the first, an odd
+    one out to the first sum, until one is left. The order depends on the number of products alone.
     """
-    n = a.size
-    if n % 8:
+    a, b, n, f = U(a), U(b), U(left.shape[1]), np.float64
+    if n % U(8) == U(0):  # three halvings at once
+        n //= U(8)
+        n2, n3, n4, n5, n6, n7 = n * U(2), n * U(3), n * U(4), n * U(5), n * U(6), n * U(7)
         for i in range(n):
-            scratch[i] = np.float64(a[i]) * np.float64(b[i])
+            sums[i] = (
+                (
+                    (f(left[a, i]) * f(right[b, i]) + f(left[a, i + n4]) * f(right[b, i + n4]))
+                    + (f(left[a, i + n2]) * f(right[b, i + n2]) + f(left[a, i + n6]) * f(right[b, i + n6]))
+                )
+                + (
+                    (f(left[a, i + n]) * f(right[b, i + n]) + f(left[a, i + n5]) * f(right[b, i + n5]))
+                    + (f(left[a, i + n3]) * f(right[b, i + n3]) + f(left[a, i + n7]) * f(right[b, i + n7]))
+                )
+            )  # fmt: skip
     else:
-        n = _three_halvings_of_products(a, b, scratch)
-    while n > 8 and n % 8 == 0:
-        n = _three_halvings(n, scratch)
-    if n == 8:
-        s = scratch
-        return float(((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])))
-    while n > 1:
-        half = n // 2
+        for i in range(n):
+            sums[i] = f(left[a, i]) * f(right[b, i])
+    while n > U(8) and n % U(8) == U(0):
+        n //= U(8)
+        n2, n3, n4, n5, n6, n7 = n * U(2), n * U(3), n * U(4), n * U(5), n * U(6), n * U(7)
+        for i in range(n):
+            first = (sums[i] + sums[i + n4]) + (sums[i + n2] + sums[i + n6])
+            sums[i] = first + ((sums[i + n] + sums[i + n5]) + (sums[i + n3] + sums[i + n7]))
+    if n == U(8):
+        return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+    while n > U(1):
+        half = n // U(2)
         for i in range(half):
-            scratch[i] += scratch[half + i]
-        if n % 2:
-            scratch[0] += scratch[n - 1]
+            sums[i] += sums[half + i]
+        if n % U(2):
+            sums[0] += sums[n - U(1)]
         n = half
-    return float(scratch[0])
-
-
-@_compiled()
-def _three_halvings_of_products(a: Rows, b: Rows, scratch: Floats) -> int:
-    # Slices, as loops over an offset index are not vectorised.
-    n, f = a.size // 8, np.float64
-    a0, a1, a2, a3 = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
-    a4, a5, a6, a7 = a[4 * n : 5 * n], a[5 * n : 6 * n], a[6 * n : 7 * n], a[7 * n : 8 * n]
-    b0, b1, b2, b3 = b[:n], b[n : 2 * n], b[2 * n : 3 * n], b[3 * n : 4 * n]
-    b4, b5, b6, b7 = b[4 * n : 5 * n], b[5 * n : 6 * n], b[6 * n : 7 * n], b[7 * n : 8 * n]
-    s = scratch[:n]
-    for i in range(n):
-        s[i] = (
-            ((f(a0[i]) * f(b0[i]) + f(a4[i]) * f(b4[i])) + (f(a2[i]) * f(b2[i]) + f(a6[i]) * f(b6[i])))
-            + ((f(a1[i]) * f(b1[i]) + f(a5[i]) * f(b5[i])) + (f(a3[i]) * f(b3[i]) + f(a7[i]) * f(b7[i])))
-        )  # fmt: skip
-    return n
-
-
-@_compiled()
-def _three_halvings(n: int, s: Floats) -> int:
-    n //= 8
-    s0, s1, s2, s3 = s[:n], s[n : 2 * n], s[2 * n : 3 * n], s[3 * n : 4 * n]
-    s4, s5, s6, s7 = s[4 * n : 5 * n], s[5 * n : 6 * n], s[6 * n : 7 * n], s[7 * n : 8 * n]
-    for i in range(n):
-        s0[i] = ((s0[i] + s4[i]) + (s2[i] + s6[i])) + ((s1[i] + s5[i]) + (s3[i] + s7[i]))
-    return n
+    return sums[0]
 
 
 @_compiled()
@@ -119,10 +109,10 @@ def product_errors(dim: int, similarity: Floats) -> Floats:
 @_compiled()
 def fill_norms(rows: Rows, norms: Floats) -> None:
     """The Euclidean length of each row whose entry in `norms` is NaN."""
-    scratch = np.empty(max(rows.shape[1], 1))
+    sums = np.empty(max(rows.shape[1], 1))
     for i in range(len(rows)):
         if np.isnan(norms[i]):
-            norms[i] = np.sqrt(exact_dot(rows[i], rows[i], scratch))
+            norms[i] = np.sqrt(exact_dot(rows, i, rows, i, sums))
 
 
 @_compiled()
@@ -130,12 +120,12 @@ def cosines(
     queries: Rows, rows: Rows, query: Indices, row: Indices, query_norms: Floats, norms: Floats, found: Floats
 ) -> None:
     """Exact cosine of chosen pairs, `[P]`, into `found`. Norms that are NaN are filled in."""
-    scratch = np.empty(max(queries.shape[1], 1))
+    sums = np.empty(max(queries.shape[1], 1))
     for p in range(len(query)):
         q, g = query[p], row[p]
         if np.isnan(norms[g]):
-            norms[g] = np.sqrt(exact_dot(rows[g], rows[g], scratch))
-        found[p] = exact_dot(queries[q], rows[g], scratch) / (query_norms[q] * norms[g])
+            norms[g] = np.sqrt(exact_dot(rows, g, rows, g, sums))
+        found[p] = exact_dot(queries, q, rows, g, sums) / (query_norms[q] * norms[g])
 
 
 @_compiled()
@@ -170,13 +160,26 @@ def leave_out(
 
 
 @_compiled(fastmath={"reassoc", "nsz"})
-def _count_beyond(products: Rows, low: np.float32, high: np.float32) -> tuple[np.float32, np.float32]:
-    """How many are above `high`, and how many at least `low`: sums of ones, exact in any order, and so vectorised."""
+def _count_beyond(product: Rows, start: int, end: int, low: np.float32, high: np.float32) -> Any:
+    """How many of `product[start:end]` are above `high`, and how many at least `low`.
+
+    Sums of ones, exact in any order, and so vectorised.
+    """
     n_above, n_at_least = np.float32(0), np.float32(0)
-    for i in range(products.size):
-        n_above += np.float32(products[i] > high)
-        n_at_least += np.float32(products[i] >= low)
+    for i in range(U(start), U(end)):
+        n_above += np.float32(product[i] > high)
+        n_at_least += np.float32(product[i] >= low)
     return n_above, n_at_least
+
+
+@_compiled(fastmath={"reassoc", "nsz"})
+def _place_between(product: Rows, start: int, end: int, low: np.float32, high: np.float32) -> Any:
+    """Place, from `start`, of the one of `product[start:end]` that is within `low` and `high`."""
+    first, place = U(start), np.float32(0)
+    for i in range(first, U(end)):
+        is_between = (product[i] >= low) & (product[i] <= high)
+        place += np.float32(i - first) * np.float32(is_between)
+    return place
 
 
 @_compiled()
@@ -213,47 +216,58 @@ def scan(
         near, near_similarity, n_near: `[Q, k]` gallery rows and cosines of the nearest so far, and how many there are.
         excluded, excluded_starts: gallery rows that cannot be near, ascending for each query.
     """
-    scratch = np.empty(max(queries.shape[1], 1))
+    sums = np.empty(max(queries.shape[1], 1))
     table = np.empty(N_CELLS, dtype=np.int64)
     exact = np.empty(STRETCH)
     for item in range(len(item_query)):
-        q, first = item_query[item], item_row[item] - first_row
-        products = product[item_offset[item] : item_offset[item] + item_size[item]]
-        query, query_norm = queries[q], query_norms[q]
-        photos, lengths = rows[first : first + products.size], norms[first : first + products.size]
-        a, b = starts[q], starts[q + 1]
-        own, above, same = similarity[a:b], higher[a:b], equal[a:b]
-        if b - a > MANY_RELEVANT:
-            _count_by_place(products, query, query_norm, photos, lengths, own, above, same, table, scratch)
-        elif b > a:
-            _count_by_passes(products, query, query_norm, photos, lengths, own, above, same, exact, scratch)
+        q, offset, size, row = item_query[item], item_offset[item], item_size[item], item_row[item] - first_row
+        n_relevant = starts[q + 1] - starts[q]
+        if n_relevant > MANY_RELEVANT:
+            _count_by_place(
+                product, offset, size, queries, q, query_norms[q], rows, row, norms,
+                starts[q], starts[q + 1], similarity, higher, equal, table, sums,
+            )  # fmt: skip
+        elif n_relevant:
+            _count_by_passes(
+                product, offset, size, queries, q, query_norms[q], rows, row, norms,
+                starts[q], starts[q + 1], similarity, higher, equal, exact, sums,
+            )  # fmt: skip
         if near.shape[1]:
-            out = excluded[excluded_starts[q] : excluded_starts[q + 1]]
-            at, of, values, n = item_row[item], near[q], near_similarity[q], n_near[q]
-            n_near[q] = _keep_nearest(products, query, query_norm, photos, lengths, at, out, of, values, n, scratch)
+            _keep_nearest(
+                product, offset, size, queries, q, query_norms[q], rows, row, norms,
+                first_row, near, near_similarity, n_near, excluded, excluded_starts, sums,
+            )  # fmt: skip
 
 
 @_compiled()
 def _count_by_passes(
-    products: Rows,
-    query: Rows,
+    product: Rows,
+    offset: int,
+    size: int,
+    queries: Rows,
+    q: int,
     query_norm: float,
     rows: Rows,
+    row: int,
     norms: Floats,
+    first: int,
+    end: int,
     similarity: Floats,
     higher: Indices,
     equal: Indices,
     exact: Floats,
-    scratch: Floats,
+    sums: Floats,
 ) -> None:
     """A pass per relevant photo; doubtful pairs are evaluated once for all of them."""
-    for start in range(0, products.size, STRETCH):
-        stretch = products[start : start + STRETCH]
+    dim = queries.shape[1]
+    for start in range(0, size, STRETCH):
+        n = min(STRETCH, size - start)
+        at = offset + start
         is_fresh = False
-        for r in range(similarity.size - 1, -1, -1):
-            band = product_error(query.size, similarity[r])
+        for r in range(end - 1, first - 1, -1):
+            band = product_error(dim, similarity[r])
             low, high = np.float32(similarity[r] - band), np.float32(similarity[r] + band)
-            n_above, n_at_least = _count_beyond(stretch, low, high)
+            n_above, n_at_least = _count_beyond(product, at, at + n, low, high)
             if n_at_least == 0:  # nor is any near the relevant photos of higher similarity
                 break
             higher[r] += int(n_above)
@@ -262,123 +276,132 @@ def _count_by_passes(
             if not is_fresh:
                 exact[:] = np.nan
                 is_fresh = True
-            for some in range(0, stretch.size, FEW):
-                n_above, n_at_least = _count_beyond(stretch[some : some + FEW], low, high)
-                if n_above == n_at_least:
+            # Where one alone is doubtful, as most often, its place is known without a look at each.
+            place = _place_between(product, at, at + n, low, high) if n_at_least - n_above == 1 else np.float32(0)
+            for i in range(int(place), n if n_at_least - n_above > 1 else int(place) + 1):
+                if (product[at + i] < low) | (product[at + i] > high):
                     continue
-                for i in range(some, min(some + FEW, stretch.size)):
-                    if stretch[i] < low or stretch[i] > high:
-                        continue
-                    if np.isnan(exact[i]):
-                        exact[i] = exact_dot(query, rows[start + i], scratch) / (query_norm * norms[start + i])
-                    if exact[i] > similarity[r]:
-                        higher[r] += 1
-                    elif exact[i] == similarity[r]:
-                        equal[r] += 1
+                if np.isnan(exact[i]):
+                    g = row + start + i
+                    exact[i] = exact_dot(queries, q, rows, g, sums) / (query_norm * norms[g])
+                if exact[i] > similarity[r]:
+                    higher[r] += 1
+                elif exact[i] == similarity[r]:
+                    equal[r] += 1
 
 
 @_compiled()
 def _count_by_place(
-    products: Rows,
-    query: Rows,
+    product: Rows,
+    offset: int,
+    size: int,
+    queries: Rows,
+    q: int,
     query_norm: float,
     rows: Rows,
+    row: int,
     norms: Floats,
+    first: int,
+    end: int,
     similarity: Floats,
     higher: Indices,
     equal: Indices,
     table: Indices,
-    scratch: Floats,
+    sums: Floats,
 ) -> None:
     """A photo's place among the relevant ones, from a table of evenly spaced values; then sums over places."""
-    n = similarity.size
-    band = product_error(query.size, max(abs(similarity[0]), abs(similarity[n - 1])))
-    lowest = np.float32(similarity[n - 1] - band)
-    highest = np.float32(similarity[0] - band)
+    n = end - first
+    band = product_error(queries.shape[1], max(abs(similarity[first]), abs(similarity[end - 1])))
+    lowest = np.float32(similarity[end - 1] - band)
+    highest = np.float32(similarity[first] - band)
     scale = np.float32(N_CELLS - 1) / max(highest - lowest, np.float32(1e-6))
-    # Of values in cell c, at least so many, and so the last ones, of the relevant photos lie below.
+    # Of values in a cell, at least so many, and so the last ones, of the relevant photos lie below.
     below = 0
     for cell in range(N_CELLS):
-        while below < n and int((np.float32(similarity[n - 1 - below] - band) - lowest) * scale) < cell:
+        while below < n and int((np.float32(similarity[end - 1 - below] - band) - lowest) * scale) < cell:
             below += 1
         table[cell] = below
     places = np.zeros(n + 1, dtype=np.int64)
-    for i in range(products.size):
-        value = products[i]
+    for i in range(size):
+        value = product[offset + i]
         if value < lowest:
             continue
         below = table[min(int((value - lowest) * scale), N_CELLS - 1)]
-        while below < n and np.float32(similarity[n - 1 - below] - band) <= value:
+        while below < n and np.float32(similarity[end - 1 - below] - band) <= value:
             below += 1
-        if below and value <= np.float32(similarity[n - below] + band):
-            exact = exact_dot(query, rows[i], scratch) / (query_norm * norms[i])
-            while below and similarity[n - below] >= exact:
-                if similarity[n - below] == exact:
-                    equal[n - below] += 1
+        if below and value <= np.float32(similarity[end - below] + band):
+            g = row + i
+            exact = exact_dot(queries, q, rows, g, sums) / (query_norm * norms[g])
+            while below and similarity[end - below] >= exact:
+                if similarity[end - below] == exact:
+                    equal[end - below] += 1
                 below -= 1
         places[below] += 1
     above = 0
     for below in range(n, 0, -1):
         above += places[below]
-        higher[n - below] += above
+        higher[end - below] += above
 
 
 @_compiled()
 def _keep_nearest(
-    products: Rows,
-    query: Rows,
+    product: Rows,
+    offset: int,
+    size: int,
+    queries: Rows,
+    q: int,
     query_norm: float,
     rows: Rows,
+    row: int,
     norms: Floats,
-    first: int,
-    excluded: Indices,
+    first_row: int,
     near: Indices,
     near_similarity: Floats,
-    n_near: int,
-    scratch: Floats,
-) -> int:
-    """Insert photos that are nearer than the last of `near`; equally near ones come in the order of their rows."""
-    k = near.size
-    cut = _least_near(near_similarity, query.size) if n_near == k else np.float32(-np.inf)
-    for start in range(0, products.size, STRETCH):
-        stretch = products[start : start + STRETCH]
-        if _count_beyond(stretch, cut, cut)[1] == 0:
+    n_near: Indices,
+    excluded: Indices,
+    excluded_starts: Indices,
+    sums: Floats,
+) -> None:
+    """Insert photos that are nearer than the last of those near; equally near ones come in the order of their rows."""
+    dim, k = queries.shape[1], near.shape[1]
+    cut = _least_near(near_similarity[q, k - 1], dim, n_near[q] == k)
+    for start in range(0, size, STRETCH):
+        at, n = offset + start, min(STRETCH, size - start)
+        if _count_beyond(product, at, at + n, cut, cut)[1] == 0:
             continue
-        for i in range(stretch.size):
-            if stretch[i] < cut:
+        for i in range(n):
+            if product[at + i] < cut:
                 continue
-            at = first + start + i
-            if _holds(excluded, at):
+            g = row + start + i
+            if _holds(excluded, excluded_starts[q], excluded_starts[q + 1], first_row + g):
                 continue
-            exact = exact_dot(query, rows[start + i], scratch) / (query_norm * norms[start + i])
-            if n_near == k and exact <= near_similarity[k - 1]:
+            exact = exact_dot(queries, q, rows, g, sums) / (query_norm * norms[g])
+            if n_near[q] == k and exact <= near_similarity[q, k - 1]:
                 continue
-            if n_near < k:
-                n_near += 1
-            place = n_near - 1
-            while place and near_similarity[place - 1] < exact:
-                near_similarity[place], near[place] = near_similarity[place - 1], near[place - 1]
+            if n_near[q] < k:
+                n_near[q] += 1
+            place = n_near[q] - 1
+            while place and near_similarity[q, place - 1] < exact:
+                near_similarity[q, place], near[q, place] = near_similarity[q, place - 1], near[q, place - 1]
                 place -= 1
-            near_similarity[place], near[place] = exact, at
-            if n_near == k:
-                cut = _least_near(near_similarity, query.size)
-    return n_near
+            near_similarity[q, place], near[q, place] = exact, first_row + g
+            cut = _least_near(near_similarity[q, k - 1], dim, n_near[q] == k)
 
 
 @_compiled()
-def _holds(ascending: Indices, value: int) -> bool:
-    low, high = 0, ascending.size
+def _holds(ascending: Indices, low: int, end: int, value: int) -> bool:
+    """Whether a value is among `ascending[low:end]`."""
+    high = end
     while low < high:
         middle = (low + high) // 2
         if ascending[middle] < value:
             low = middle + 1
         else:
             high = middle
-    return low < ascending.size and ascending[low] == value
+    return low < end and ascending[low] == value
 
 
 @_compiled()
-def _least_near(near_similarity: Floats, dim: int) -> np.float32:
-    """No product below it can be of a photo that is nearer than the last."""
-    last = near_similarity[near_similarity.size - 1]
-    return np.float32(last - product_error(dim, last))
+def _least_near(last: float, dim: int, is_full: bool) -> Any:
+    """No product below it can be of a photo that is nearer than the last of those near."""
+    return np.float32(last - product_error(dim, last)) if is_full else np.float32(-np.inf)

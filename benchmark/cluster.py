@@ -80,7 +80,7 @@ def embed_on_ray(
     with its part; what it had stored is found again.
 
     Args:
-        jobs: ensembles are embedded as their members.
+        jobs: ensembles are embedded as their members. What an earlier one asks for is not asked for again.
 
     Returns:
         Of each job: fingerprint of an embedder → images that went through it.
@@ -92,10 +92,11 @@ def embed_on_ray(
     if isinstance(store_root, str) and store_root.startswith("memory:"):
         raise FinerRankError(f"--store {store_root}: no other process sees it; name a shared folder, or s3://…")
     root = store_root.absolute() if isinstance(store_root, Path) else store_root
+    asked: dict[str, set[str]] = defaultdict(set)
     lacking = [
         (number, images, embedders)
         for number, job in enumerate(jobs)
-        for images, embedders in _lacking(*job, root, warn)
+        for images, embedders in _lacking(*job, root, asked, warn)
     ]
     passes: list[dict[str, int]] = [defaultdict(int) for _ in jobs]
     if not lacking:
@@ -187,9 +188,17 @@ class _Worker:
 
 
 def _lacking(
-    images: Sequence[ImageFile], embedders: Sequence[Embedder], root: Root, warn: Callable[[str], None]
+    images: Sequence[ImageFile],
+    embedders: Sequence[Embedder],
+    root: Root,
+    asked: dict[str, set[str]],
+    warn: Callable[[str], None],
 ) -> Iterator[tuple[list[ImageFile], list[Embedder]]]:
-    """The images that the store lacks, sorted by content, and the embedders that lack just these."""
+    """The images that the store lacks, sorted by content, and the embedders that lack just these.
+
+    Args:
+        asked: fingerprint → keys that are embedded anyway; these are added.
+    """
     by_key = {image.key: image for image in reversed(images)}
     plain = {e.fingerprint: e for embedder in embedders for e in embedder.plain}
     groups: dict[tuple[str, ...], list[Embedder]] = defaultdict(list)
@@ -197,6 +206,8 @@ def _lacking(
         keys = by_key.keys() - EmbeddingStore(root, embedder.fingerprint, warn).held(by_key)
         if keys and embedder.is_outdated():
             keys = by_key.keys() - EmbeddingStore(root, embedder.fingerprint, warn).held(by_key)
+        keys -= asked[embedder.fingerprint]
+        asked[embedder.fingerprint] |= keys
         if keys:
             groups[tuple(sorted(keys))].append(embedder)
     for missing, own in groups.items():
@@ -313,6 +324,8 @@ def rank_counts_on_ray(
             if isinstance(error.cause, FinerRankError):
                 raise error.cause from None
             raise
+        except ray.exceptions.RayError as error:
+            raise FinerRankError(f"a worker died again and again ({type(error).__name__}); run again") from error
     leave_out(similarity_of(left_out), left_out.starts, shown.starts, similarity, higher, equal)
     n_ranked = (len(gallery) - np.diff(left_out.starts)).tolist()
     ends = shown.starts.tolist()

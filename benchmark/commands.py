@@ -128,6 +128,8 @@ def evaluate(
     for name in asked:
         one_of("--region", name, REGIONS)
     regions = tuple(name for name in REGIONS if name in asked)
+    if cluster and device.startswith("cuda"):
+        device = "auto"  # the GPUs are the workers'; this machine may have none
     embedders, root = load_embedders(embedder, resize, size, interpolation, precision, device, store, compiled)
     opened, faults = Gallery.load(gallery)
     runs, run_faults = load_runs([*(run or []), *(more_runs or [])])

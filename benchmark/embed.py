@@ -14,7 +14,7 @@ from benchmark.embedders import Embedder
 from benchmark.embedders.pictures import joined
 from benchmark.regions import Treatment
 from benchmark.store import Root, print_to_stderr
-from galleries.errors import Fault, below, raise_if_any
+from galleries.errors import Fault, FinerRankError, below, raise_if_any
 from galleries.gallery import Gallery, Photo
 from galleries.image_set import ImageRow, image_digests
 from galleries.images import BadImage, decode_image, image_fault, in_threads, read_image_bytes, sha256_of
@@ -238,11 +238,14 @@ def embed_with_each(
         by_key.setdefault(image.key, []).append(image)
     plain = [member for embedder in embedders for member in embedder.plain]
     encoders: dict[str, Encoder] = {}
+    encoder_of: dict[Embedder, Encoder] = {}
     for embedder in plain:
-        encoder = Encoder(embedder, by_key.keys(), store_root, batch_size, memory, warn)
-        encoders.setdefault(embedder.fingerprint, encoder)
-        if len(plain) > 1:  # several encoders' rows are not held at once
-            encoder.found = None
+        if embedder.fingerprint not in encoders:
+            encoder = Encoder(embedder, by_key.keys(), store_root, batch_size, memory, warn)
+            if len(plain) > 1 or encoder.missing:  # several encoders' rows are not held at once, nor one's twice
+                encoder.found = None
+            encoders.setdefault(embedder.fingerprint, encoder)
+        encoder_of[embedder] = encoders[embedder.fingerprint]
     lacking = [encoder for encoder in encoders.values() if encoder.missing]
     if lacking:
         steps = {
@@ -256,14 +259,21 @@ def embed_with_each(
             if encoder in steps:
                 steps[encoder](n_done)
     for embedder in embedders:
-        found = [_embeddings(encoders[member.fingerprint], by_key, warn) for member in embedder.plain]
+        found = [_embeddings(encoder_of[member], by_key, warn) for member in embedder.plain]
         yield _joined(embedder, found) if embedder.members else found[0]
 
 
 def _embeddings(encoder: Encoder, by_key: Mapping[str, list[ImageFile]], warn: Callable[[str], None]) -> Embeddings:
     """What the store holds after a pass. The forward passes are told once."""
-    found = None if encoder.missing else encoder.found
-    row_of, rows = found or encoder.store.read(by_key, encoder.memory)
+    row_of, rows = encoder.found or encoder.store.read(by_key, encoder.memory)
+    if encoder.embedder.fingerprint != encoder.fingerprint:
+        raise FinerRankError(f"{encoder.embedder.spec}: its weights changed while pictures were embedded; run again")
+    lost = by_key.keys() - row_of.keys() - encoder.faults.keys()
+    if lost:
+        raise FinerRankError(
+            f"{encoder.embedder.spec}: embeddings of {len(lost)} images went out of the store while they were in use, "
+            f"of {min(by_key[key][0].name for key in lost)} among others; run again"
+        )
     _warn_of_constant(encoder.embedder, by_key, rows, warn)
     faults = [
         Fault(image.name, wrong.what, wrong.remedy) for key, wrong in encoder.faults.items() for image in by_key[key]

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -35,8 +35,9 @@ class Encoder:
     """An embedder with a network, in a pass: what the store lacks, what waits for a batch, what is to be stored.
 
     Attributes:
-        found: what the store held before: `ImageFile.key` → row, and the rows.
+        found: what the store held before, unless it is read again: `ImageFile.key` → row, and the rows.
         missing: keys of the images that are to be embedded.
+        fingerprint: of the embedder, under which all this is stored.
         faults: key → what is wrong with an image that could not be.
     """
 
@@ -60,6 +61,7 @@ class Encoder:
             self.store = EmbeddingStore(store_root, embedder.fingerprint, warn)
             self.found = self.store.read(keys, memory)
             self.missing = keys - self.found[0].keys()
+        self.fingerprint = embedder.fingerprint
         self.n_forward_passes = 0
         self.faults: dict[str, Fault] = {}
         self.waiting: Batch = []
@@ -72,7 +74,7 @@ class Encoder:
         return batch
 
     def take(self, batch: Batch, rows: Rows) -> None:
-        """Keep the rows of a batch that went through, in the store from time to time."""
+        """Keep the rows of a batch that went through."""
         self.n_forward_passes += len(batch)
         for (image, _), row in zip(batch, rows, strict=True):
             wrong = what_is_wrong(row)
@@ -82,8 +84,6 @@ class Encoder:
                 continue
             self._done_keys.append(image.key)
             self._done_rows.append(row)
-        if len(self._done_rows) >= SHARD_IMAGES or time.monotonic() - self._last_shard > SHARD_SECONDS:
-            self.write_shard()
 
     def halve(self, batch: Batch) -> None:
         """Put a batch back for which memory did not suffice.
@@ -99,6 +99,10 @@ class Encoder:
         if len(batch) // 2 < self.batch_size:  # another batch in flight may have said so before
             self.batch_size = len(batch) // 2
             self.warn(f"out of memory: {self.batch_size} images per forward pass from here on")
+
+    def write_shard_if_due(self) -> None:
+        if len(self._done_rows) >= SHARD_IMAGES or time.monotonic() - self._last_shard > SHARD_SECONDS:
+            self.write_shard()
 
     def write_shard(self) -> None:
         if self._done_rows:
@@ -178,11 +182,13 @@ class Pass:
             yield from self._finish(IN_FLIGHT - 1)
             self._in_flight.append((encoder, batch, pool.submit(rows)))
             return
+        future: Future[Rows] = Future()
         # A network that shares its cores with decoders waits for whichever of its threads comes last, at every layer.
         self._may_decode.clear()
         try:
-            future = pool.submit(rows)
-            wait([future])
+            future.set_result(rows())  # in this thread, which Ctrl-C interrupts between two layers
+        except Exception as error:
+            future.set_exception(error)
         finally:
             self._may_decode.set()
         self._in_flight.append((encoder, batch, future))
@@ -200,6 +206,8 @@ class Pass:
                 encoder.halve(batch)
                 continue
             encoder.take(batch, rows)
+            for each in self.encoders:  # one that has little to do may wait long for its next batch
+                each.write_shard_if_due()
             yield encoder, len(batch)
 
 

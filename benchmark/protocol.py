@@ -114,12 +114,12 @@ def evaluate(
         from benchmark.cluster import embed_on_ray
 
         jobs = [(list(own.values()), embedders) for own in of_region.values()]
-        if judge and judge not in embedders:
+        if judge:  # first, as in one process: which images share a batch decides last bits
             prompted = [image.path for run in runs for image in run.images if image.prompt.strip()]
-            jobs.append(([files[path] for path in prompted if path in files], [judge]))
+            jobs.insert(0, ([files[path] for path in prompted if path in files], [judge]))
         size = options.batch_size
         passes = embed_on_ray(jobs, store, options.cluster, batch_size=size, progress=progress, warn=warn)
-        by_workers = dict(zip(of_region, passes, strict=False))
+        by_workers = dict(zip(of_region, passes[-len(of_region) :], strict=True))
     fidelity = None
     if judge:
         size = options.batch_size

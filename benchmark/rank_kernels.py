@@ -45,24 +45,24 @@ def exact_dot(left: Rows, a: int, right: Rows, b: int, sums: Floats) -> Any:
     Products of float32 are exact in float64. They are summed by halving: the second half is added to the first, an odd
     one out to the first sum, until one is left. The order depends on the number of products alone.
     """
-    a, b, n, f = U(a), U(b), U(left.shape[1]), np.float64
+    p, q, n, f = U(a), U(b), U(left.shape[1]), np.float64
     if n % U(8) == U(0):  # three halvings at once
         n //= U(8)
         n2, n3, n4, n5, n6, n7 = n * U(2), n * U(3), n * U(4), n * U(5), n * U(6), n * U(7)
         for i in range(n):
             sums[i] = (
                 (
-                    (f(left[a, i]) * f(right[b, i]) + f(left[a, i + n4]) * f(right[b, i + n4]))
-                    + (f(left[a, i + n2]) * f(right[b, i + n2]) + f(left[a, i + n6]) * f(right[b, i + n6]))
+                    (f(left[p, i]) * f(right[q, i]) + f(left[p, i + n4]) * f(right[q, i + n4]))
+                    + (f(left[p, i + n2]) * f(right[q, i + n2]) + f(left[p, i + n6]) * f(right[q, i + n6]))
                 )
                 + (
-                    (f(left[a, i + n]) * f(right[b, i + n]) + f(left[a, i + n5]) * f(right[b, i + n5]))
-                    + (f(left[a, i + n3]) * f(right[b, i + n3]) + f(left[a, i + n7]) * f(right[b, i + n7]))
+                    (f(left[p, i + n]) * f(right[q, i + n]) + f(left[p, i + n5]) * f(right[q, i + n5]))
+                    + (f(left[p, i + n3]) * f(right[q, i + n3]) + f(left[p, i + n7]) * f(right[q, i + n7]))
                 )
             )  # fmt: skip
     else:
         for i in range(n):
-            sums[i] = f(left[a, i]) * f(right[b, i])
+            sums[i] = f(left[p, i]) * f(right[q, i])
     while n > U(8) and n % U(8) == U(0):
         n //= U(8)
         n2, n3, n4, n5, n6, n7 = n * U(2), n * U(3), n * U(4), n * U(5), n * U(6), n * U(7)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,8 @@ class LocalFolder:
         Raises:
             FinerRankError: the folder cannot be written.
         """
-        partial = self.path / f".{name}.{os.getpid()}"
+        # Processes of two machines that share the drive may have one number.
+        partial = self.path / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:

@@ -123,7 +123,9 @@ class EmbeddingStore:
             row_of.update({ids[i]: first + n for n, i in enumerate(new)})
         small = [name for name, size in self._folder.sizes().items() if size <= READ_AT_ONCE] if wanted else []
         if len(small) > MANY_SMALL:
-            self._merge(small)
+            at_once = 4 * MANY_SMALL  # less than 1 GB
+            for i in range(0, len(small), at_once):
+                self._merge(small[i : i + at_once])
         return row_of, mapped.read() if mapped else rows[: len(row_of)]
 
     def held(self, digests: Iterable[str]) -> set[str]:
@@ -194,17 +196,14 @@ class EmbeddingStore:
             return _chosen(content, wanted) if _sha256(content) == name.removesuffix(SUFFIX) else DAMAGED
 
         seen: set[str] = set()
-        is_gone = bool(wanted)
-        while is_gone:  # set aside by another process, or merged: into a shard that was not there yet
-            sizes = {name: size for name, size in self._folder.sizes().items() if name not in seen}
+        # Until nothing is new: what another process merged meanwhile is in a shard that was not listed yet, and what it
+        # removed while a folder was listed may not have been listed either.
+        while wanted and (sizes := {name: size for name, size in self._folder.sizes().items() if name not in seen}):
             seen.update(sizes)
-            is_gone = False
             for name, found in zip(sizes, in_threads(wanted_of, sizes, _LOOK_AHEAD), strict=True):
                 if found == DAMAGED:
                     self._set_aside(name)
-                elif isinstance(found, str):
-                    is_gone = True
-                elif found[0]:
+                elif not isinstance(found, str) and found[0]:
                     yield found
 
     def _merge(self, names: Sequence[str]) -> None:

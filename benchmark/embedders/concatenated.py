@@ -114,6 +114,7 @@ def load(request: Request, described: Mapping[str, Any], description: Path, devi
         weights_digest=sha256_of("".join(digests).encode()),
         files=tuple(dict.fromkeys(files)),
         feature_map=feature_map if all(model.feature_map for model in models) else None,
+        device=device,
     )
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ Indices = npt.NDArray[np.int64]
 
 GALLERY_BLOCK = 8192
 QUERY_BLOCK = 512
+SMALL_POOL = 128
+"""In a pool of up to so many photos, the exact cosine of all is sooner had than the filter's product is counted."""
 DEVICE_BLOCKS = 64
 """So many times the products are made together on a device that is not this process's CPU: 1 GB."""
 PAIR_BLOCK = 16_384
@@ -81,6 +83,36 @@ class RankCounts:
     n_higher: Indices
     n_equal: Indices
     n_gallery: int
+
+
+@dataclass(frozen=True)
+class RankedQueries(Sequence[RankCounts]):
+    """The counts of many queries, one after another.
+
+    Attributes:
+        similarity, n_higher, n_equal: `[L]`: see `RankCounts`; those of query q begin at `starts[q]`.
+        n_gallery: `[Q]`
+    """
+
+    similarity: Floats
+    n_higher: Indices
+    n_equal: Indices
+    starts: Indices
+    n_gallery: Indices
+
+    def __len__(self) -> int:
+        return len(self.n_gallery)
+
+    @overload
+    def __getitem__(self, q: int) -> RankCounts: ...
+    @overload
+    def __getitem__(self, q: slice) -> list[RankCounts]: ...
+    def __getitem__(self, q: int | slice) -> RankCounts | list[RankCounts]:
+        if isinstance(q, slice):
+            return [self[i] for i in range(*q.indices(len(self)))]
+        q = range(len(self))[q]
+        own = slice(self.starts[q], self.starts[q + 1])
+        return RankCounts(self.similarity[own], self.n_higher[own], self.n_equal[own], int(self.n_gallery[q]))
 
 
 def row_norms(rows: Rows) -> Floats:
@@ -145,7 +177,7 @@ def rank_counts(
     pools: Indices | None = None,
     gallery_block: int = GALLERY_BLOCK,
     device: str = "cpu",
-) -> list[RankCounts]:
+) -> RankedQueries:
     """Rank each query's relevant photos among the gallery.
 
     Args:
@@ -171,12 +203,7 @@ def rank_counts(
     if (np.diff(own.starts) == 0).any():
         raise ValueError("a query has no relevant photo: no ranking of it could be right")
     similarity, higher, equal = ranking.counts(own, device)
-    n_gallery = ranking.n_ranked.tolist()
-    ends = own.starts.tolist()
-    return [
-        RankCounts(similarity[a:b], higher[a:b], equal[a:b], n)
-        for a, b, n in zip(ends[:-1], ends[1:], n_gallery, strict=True)
-    ]
+    return RankedQueries(similarity, higher, equal, own.starts, ranking.n_ranked)
 
 
 def nearest(
@@ -263,12 +290,31 @@ class _Ranking:
         """`similarity`, `n_higher` and `n_equal` of the relevant photos of all queries, `[L]`: see `RankCounts`."""
         from benchmark.rank_kernels import leave_out
 
+        n_photos = self.pools[:, 1] - self.pools[:, 0]
+        if n_photos.max(initial=0) <= min(SMALL_POOL, self.gallery_block) and _is_in_memory(self.gallery):
+            return self._counts_in_small_pools(relevant, int(n_photos.sum()))
         similarity = self.similarity(relevant)
         sort_descending(similarity, relevant.starts)
         higher = np.zeros(len(similarity), dtype=np.int64)
         equal = np.full(len(similarity), -1, dtype=np.int64)  # a photo equals itself once
         self.scan(relevant.starts, similarity, higher, equal, device=device)
         leave_out(self.similarity(self.excluded), self.excluded.starts, relevant.starts, similarity, higher, equal)
+        return similarity, higher, equal
+
+    def _counts_in_small_pools(self, relevant: Lists, n_pairs: int) -> tuple[Floats, Indices, Indices]:
+        from benchmark.rank_kernels import count_in_small_pools
+
+        similarity = np.empty(len(relevant.flat))
+        higher, equal = np.empty(len(similarity), dtype=np.int64), np.empty(len(similarity), dtype=np.int64)
+        order = np.lexsort((self.pools[:, 1], self.pools[:, 0]))  # queries of one pool find it in the processor's cache
+
+        def part(own: slice) -> None:
+            count_in_small_pools(
+                order[own], self.pools, self.queries, self.query_norms, self.gallery, self.norms,
+                relevant.flat, relevant.starts, self.excluded.flat, self.excluded.starts, similarity, higher, equal,
+            )  # fmt: skip
+
+        _in_threads(part, len(order), n_pairs * self.queries.shape[1])
         return similarity, higher, equal
 
     def nearest(self, k: int) -> list[tuple[Indices, Floats]]:

@@ -143,6 +143,54 @@ def sort_short_descending(similarity: Floats, starts: Indices) -> None:
 
 
 @_compiled()
+def count_in_small_pools(
+    query: Indices,
+    pools: Indices,
+    queries: Rows,
+    query_norms: Floats,
+    rows: Rows,
+    norms: Floats,
+    relevant: Indices,
+    starts: Indices,
+    excluded: Indices,
+    excluded_starts: Indices,
+    similarity: Floats,
+    higher: Indices,
+    equal: Indices,
+) -> None:
+    """Counts of the queries `query` from the exact cosine of each photo of their pools; see `scan`.
+
+    Args:
+        relevant, starts: gallery rows of the relevant photos of each query.
+        similarity, higher, equal: of these, from the highest to the lowest; filled.
+    """
+    sums = np.empty(max(queries.shape[1], 1))
+    exact = np.empty((pools[:, 1] - pools[:, 0]).max())
+    for item in range(len(query)):
+        q = query[item]
+        first, n, a, b = pools[q, 0], pools[q, 1] - pools[q, 0], starts[q], starts[q + 1]
+        for i in range(n):
+            g = first + i
+            if np.isnan(norms[g]):
+                norms[g] = np.sqrt(exact_dot(rows, g, rows, g, sums))
+            exact[i] = exact_dot(queries, q, rows, g, sums) / (query_norms[q] * norms[g])
+        for r in range(a, b):
+            value, place = exact[relevant[r] - first], r
+            while place > a and similarity[place - 1] < value:
+                similarity[place] = similarity[place - 1]
+                place -= 1
+            similarity[place] = value
+        for e in range(excluded_starts[q], excluded_starts[q + 1]):
+            exact[excluded[e] - first] = np.nan  # neither above nor equal to anything
+        for r in range(a, b):
+            n_higher, n_equal, value = 0, -1, similarity[r]  # a photo equals itself
+            for i in range(n):
+                n_higher += exact[i] > value
+                n_equal += exact[i] == value
+            higher[r], equal[r] = n_higher, n_equal
+
+
+@_compiled()
 def leave_out(
     excluded: Floats,
     excluded_starts: Indices,

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import astuple
 from fractions import Fraction
 from pathlib import Path
@@ -53,11 +54,11 @@ def exact_counts(
     return found
 
 
-def as_lists(counts: list[RankCounts]) -> list[tuple[list[int], list[int], int]]:
+def as_lists(counts: Sequence[RankCounts]) -> list[tuple[list[int], list[int], int]]:
     return [(c.n_higher.tolist(), c.n_equal.tolist(), c.n_gallery) for c in counts]
 
 
-def as_bytes(counts: list[RankCounts]) -> list[bytes]:
+def as_bytes(counts: Sequence[RankCounts]) -> list[bytes]:
     return [b"".join(np.asarray(part).tobytes() for part in astuple(c)) for c in counts]
 
 

@@ -37,18 +37,18 @@ def ranking(
 
     Example: finer-rank bench ranking --queries 50000 --gallery 500000 --categories 10000
     """
-    from benchmark.bench.ranking import Size, bench_growth, bench_mapped, bench_ranking
+    from benchmark.bench.ranking import GROWN, Size, bench_growth, bench_mapped, bench_ranking
     from galleries.console import note, print_json, print_table
     from galleries.errors import FinerRankError
 
     for option, value in (("--queries", queries), ("--gallery", gallery)):
         if value % categories:
             raise FinerRankError(f"{option} {value}: not a multiple of --categories {categories}; name one that is")
-    least = gallery // categories // (10 if mapped else 1)
-    if relevant >= least:
-        raise FinerRankError(f"--relevant {relevant}: must be less than the {least} photos that are ranked at least")
+    most = gallery // categories // (10 if mapped else GROWN if growth else 1) - 1
+    if relevant > most:
+        raise FinerRankError(f"--relevant {relevant}: at most {most} with so few photos; name fewer, or more --gallery")
     if mapped + growth + half > 1 or (mapped and categories > 1):
-        raise FinerRankError("--mapped, --growth, --half: measure something else each; name one, without --categories")
+        raise FinerRankError("--mapped, --growth, --half: name one of them, and --mapped without --categories")
     size = Size(queries, gallery, dim, relevant, categories, half)
     if mapped:
         found = bench_mapped(size, repeats)
@@ -67,7 +67,7 @@ def ranking(
 @app.command()
 def embedding(
     embedder: Annotated[
-        list[str], typer.Option("--embedder", "-e", help="Name, or family:model[@weights file]. Repeatable.")
+        list[str], typer.Option("--embedder", "-e", help="Name, or family:model\\[@weights file]. Repeatable.")
     ],
     images: Annotated[
         Path | None, typer.Option(help="Folder of images, with those below it; made JPEGs without it.")

@@ -31,6 +31,7 @@ from benchmark.rank import (
     sort_descending,
 )
 from benchmark.store import EmbeddingStore, Root, print_to_stderr
+from galleries.downloads import first_line
 from galleries.errors import FinerRankError
 from galleries.images import NO_FILE
 from personalization_runs.cluster import RETRIES, connected
@@ -170,6 +171,9 @@ class _Worker:
                     )
         except FinerRankError as error:
             return _Report(part.job, 0, {}, tuple(said), str(error))
+        except Exception as error:  # Ray would tell it apart from a death by many lines, of its own for the most part
+            what = f"a worker on {socket.gethostname()} failed ({type(error).__name__}: {first_line(error)})"
+            return _Report(part.job, 0, {}, tuple(said), f"{what}; look at it with --engine local")
         return _Report(part.job, len(part.images), passes, tuple(said))
 
     def _own(self, embedder: Embedder) -> Embedder:

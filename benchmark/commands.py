@@ -39,8 +39,8 @@ def evaluate(
         typer.Option(
             "--embedder",
             "-e",
-            help="A name (finer-rank embedder list), family:model[@weights file], or ensemble:NAME=WEIGHT,NAME=WEIGHT. "
-            "Repeatable.",
+            help="A name (finer-rank embedder list), family:model\\[@weights file], or "
+            "ensemble:NAME=WEIGHT,NAME=WEIGHT. Repeatable.",
         ),
     ],
     run: Runs = None,

@@ -187,7 +187,7 @@ class GalleryIndex:
             if settings.kind != "flat":
                 index._approximate = settings.index(index._rows, progress)
                 _write(index._approximate, folder / APPROXIMATE)
-            recall = index._measured_recall(settings)
+            recall = index._recall_of(settings)
             best = max(recall, key=lambda entry: float(entry["recall"]), default={"effort": 0})
             content = {
                 **asdict(card),
@@ -229,10 +229,11 @@ class GalleryIndex:
         except (pa.ArrowException, RuntimeError, OSError) as error:
             what = f"cannot be read by FAISS {faiss.__version__} ({first_line(error)})"
             raise FinerRankError(f"{root}: {what}, written by {card.faiss}; {BUILD}") from None
-        sizes = {(each.ntotal, each.d) for each in (flat, *others)}
+        sizes = {(len(photos), flat.d), *((each.ntotal, each.d) for each in (flat, *others))}
         columns = [f.name for f in fields(IndexedPhoto)]
-        is_sound = sizes == {(len(photos), card.dimension)} and photos.column_names == columns
-        if not is_sound or not isinstance(flat, faiss.IndexFlatIP):
+        kinds = {"flat": faiss.IndexFlatIP, "ivf": faiss.IndexIVF, "hnsw": faiss.IndexHNSW}
+        are_own = [isinstance(flat, kinds["flat"]), *(isinstance(each, kinds[card.kind]) for each in others)]
+        if sizes != {(card.n_photos, card.dimension)} or photos.column_names != columns or not all(are_own):
             raise FinerRankError(f"{root}: its files do not belong together; {BUILD}")
         return cls(card, photos, flat, others[0] if others else None, gpu)
 
@@ -265,9 +266,10 @@ class GalleryIndex:
         photos = iter([IndexedPhoto(**row) for row in self._photos.take(np.array(numbers, dtype=np.int64)).to_pylist()])
         return [[Neighbour(next(photos), value) for value in similarity.tolist()] for _, similarity in found]
 
-    def expected_recall(self, effort: int) -> float | None:
-        """Recall that was measured at the largest effort up to this one, when the index was built."""
-        return max((float(entry["recall"]) for entry in self.card.recall if entry["effort"] <= effort), default=None)
+    def measured_recall(self, effort: int) -> Mapping[str, Any] | None:
+        """The entry of the card's recall with the largest effort up to this one."""
+        tried = (entry for entry in self.card.recall if entry["effort"] <= effort)
+        return max(tried, key=lambda entry: int(entry["effort"]), default=None)
 
     def refuse_other_embedder(self, embedder: Embedder, where: str) -> None:
         """Raise a `FinerRankError` unless the embedder is the one that the index was made with."""
@@ -358,7 +360,7 @@ class GalleryIndex:
         order = sorted(range(len(ids)), key=lambda i: (-similarity[i], names[i]))[:k]
         return ids[order], similarity[order]
 
-    def _measured_recall(self, settings: IndexSettings) -> list[dict[str, float]]:
+    def _recall_of(self, settings: IndexSettings) -> list[dict[str, float]]:
         """Recall at growing effort, up to that which reaches the one asked for; photos are the queries."""
         if settings.kind == "flat":
             return []

@@ -79,9 +79,12 @@ def read_card(root: Path) -> IndexCard:
             card.kind in get_args(Kind)
             and set(card.files) == expected
             and all(isinstance(v, int) for v in (card.effort, card.n_photos, card.dimension))
+            and (card.kind == "flat" or card.effort > 0)
+            and all(isinstance(e["effort"], int) and 0 <= e["recall"] <= 1 for e in card.recall)
             and all(isinstance(card.gallery[key], str) for key in ("name", "version", "table_sha256"))
             and all(isinstance(card.embedder[key], str) for key in ("spec", "fingerprint", "precision"))
-            and card.embedder.keys() >= {"is_compiled", "resize", "size", "interpolation"}
+            and card.embedder.keys() >= {"is_compiled", "resize", "interpolation"}
+            and isinstance(card.embedder["size"], int | None)
         )
         if not is_sound:
             raise ValueError("a field is missing, or of another kind")

@@ -74,8 +74,8 @@ def build(
     elif card.recall:
         rows = [[str(entry["effort"]), f"{entry['recall']:.3f}"] for entry in card.recall]
         print_table(card.kind, ["effort", f"recall@{RECALL_AT}"], rows)
-    reached = index.expected_recall(card.effort)
-    if reached is not None and reached < recall:
+    reached = index.measured_recall(card.effort)
+    if reached and reached["recall"] < recall:
         note(f"note: recall {recall:g} was not reached; searches with --effort above {card.effort} may")
     if not as_json:
         say(f"{out}: {card.kind} index of {card.n_photos} photos by {card.embedder['spec']}")
@@ -187,9 +187,8 @@ def search(
         columns = ["image", "photo", "identity", "category", "similarity"]
         print_table(f"nearest photos of {card.gallery['name']}", columns, cells, n_left=4)
     if not is_exact:
-        used = effort or card.effort
-        known = opened.expected_recall(used)
-        measured = f"; recall@{RECALL_AT} at effort {used}: {known:.3f}" if known is not None else ""
+        known = opened.measured_recall(effort or card.effort)
+        measured = f"; recall@{RECALL_AT} at effort {known['effort']}: {known['recall']:.3f}" if known else ""
         note(f"note: approximate ({card.kind}){measured}; --exact compares with every photo")
 
 

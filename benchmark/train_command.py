@@ -14,7 +14,7 @@ def train(
         list[Path],
         typer.Option("--gallery", "-g", help="Gallery whose photos are trained on. Repeatable."),
     ],
-    backbone: Annotated[str, typer.Option(help="timm:NAME[@FILE] or torchvision:NAME[@FILE].")],
+    backbone: Annotated[str, typer.Option(help="timm:NAME\\[@FILE] or torchvision:NAME\\[@FILE].")],
     out: Out,
     from_scratch: Annotated[bool, typer.Option(help="Begin with random weights, not with published ones.")] = False,
     loss: Annotated[str, typer.Option(help="arcface, softmax (normalised) or triplet.")] = "arcface",

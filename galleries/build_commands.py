@@ -106,7 +106,9 @@ def gated(command: Callable[..., None]) -> Callable[..., None]:
 @app.command("folder")
 @gated
 def build_folder(
-    source: Annotated[Path, typer.Argument(help="Tree of [category/]identity/[reference|gallery|distractor/]FILES.")],
+    source: Annotated[
+        Path, typer.Argument(help="Tree of \\[category/]identity/\\[reference|gallery|distractor/]FILES.")
+    ],
     out: Out,
     gate: Gate,
     name: Name = "",

@@ -44,7 +44,7 @@ AgainstGallery = Annotated[
 
 @import_app.command("folder")
 def import_folder(
-    source: Annotated[Path, typer.Argument(help="Tree of [category/]identity/FILES, or as --pattern says.")],
+    source: Annotated[Path, typer.Argument(help="Tree of \\[category/]identity/FILES, or as --pattern says.")],
     out: Out,
     pattern: Annotated[
         str,

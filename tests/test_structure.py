@@ -3,9 +3,15 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.markup import render
+from typer.main import get_command
+
+import finer_rank
 
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
@@ -34,6 +40,18 @@ def test_no_score_comes_from_an_index_that_may_be_approximate() -> None:
         if "benchmark.gallery_index" in path.read_text(encoding="utf-8")
     }
     assert importers == {"benchmark/index_commands.py", "benchmark/neighbour_plot.py"}
+
+
+def test_help_shows_all_that_it_is_told_to() -> None:
+    for text in texts_of_help(get_command(finer_rank.app)):
+        assert render(text).plain == text.replace("\\[", "["), "brackets in help are markup, unless escaped"
+
+
+def texts_of_help(command: Any) -> Iterator[str]:
+    yield command.help or ""
+    yield from (getattr(parameter, "help", None) or "" for parameter in command.params)
+    for below in getattr(command, "commands", {}).values():
+        yield from texts_of_help(below)
 
 
 def test_help_loads_no_heavy_package() -> None:

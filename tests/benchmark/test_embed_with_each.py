@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from benchmark.embed import ImageFile, embed_images, embed_with_each
 from benchmark.embedders import load_embedder
 from benchmark.embedders.base import Preprocessing
+from galleries.errors import FinerRankError
 from galleries.images import decode_image
 
 
@@ -69,6 +71,15 @@ def test_a_broken_picture_is_a_fault_under_each_embedder(tmp_path: Path, images:
     for found in embed_with_each([*images, gone], embedders, tmp_path / "store"):
         assert [fault.where for fault in found.faults] == ["gone.png"]
         assert len(found.row_of) == 7
+
+
+def test_embeddings_that_vanish_from_the_store_are_not_passed_over(tmp_path: Path, images: list[ImageFile]) -> None:
+    embedders = [load_embedder("classical:", size=size) for size in (64, 96)]
+    found = embed_with_each(images, embedders, tmp_path / "store")
+    next(found)
+    shutil.rmtree(tmp_path / "store" / embedders[1].fingerprint)
+    with pytest.raises(FinerRankError, match=r"embeddings of 7 images went out of the store .*; run again"):
+        next(found)
 
 
 def test_pixels_are_normalised_in_the_order_that_recorded_numbers_rest_on() -> None:

@@ -314,6 +314,8 @@ def test_bench_measures_ranking_beside_the_bare_product(process: Cli) -> None:
 
 def test_bench_refuses_what_it_cannot_measure() -> None:
     assert "--relevant 500" in refused_here("bench", "ranking", "--gallery", "500", "--relevant", "500")
+    growing = ("--gallery", "500", "--relevant", "125", "--growth")
+    assert "--relevant 125: at most 124" in refused_here("bench", "ranking", *growing)
 
 
 def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -1,6 +1,7 @@
 """An index of a gallery on disk: exact answers against a full sort, recall against a count of its own."""
 
 import json
+import math
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -169,6 +170,8 @@ def test_a_file_that_changed_or_is_gone_is_refused(tmp_path: Path, name: str) ->
         {"format": 99},
         {"kind": "sorted"},
         {"effort": "many"},
+        {"recall": [{"effort": 1}]},
+        {"recall": [{"effort": 1, "recall": math.nan}]},
         {"files": {}},
         {"embedder": {}},
         {"gallery": []},
@@ -183,6 +186,14 @@ def test_a_card_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[str,
         GalleryIndex.open(tmp_path / "index")
 
 
+def test_a_card_without_effort_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "index", "ivf", 80, 4)
+    path = tmp_path / "index" / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "effort": 0}), encoding="utf-8")
+    with pytest.raises(FinerRankError, match=r"index\.json: damaged"):
+        GalleryIndex.open(tmp_path / "index")
+
+
 def test_files_of_two_indexes_are_told_from_those_of_one(tmp_path: Path) -> None:
     made(tmp_path / "index", "flat", 5, 4)
     made(tmp_path / "other", "flat", 6, 4)
@@ -190,9 +201,12 @@ def test_files_of_two_indexes_are_told_from_those_of_one(tmp_path: Path) -> None
     other = json.loads((tmp_path / "other" / "index.json").read_text(encoding="utf-8"))
     shutil.copy(tmp_path / "other" / "flat.faiss", tmp_path / "index" / "flat.faiss")
     card["files"]["flat.faiss"] = other["files"]["flat.faiss"]
-    (tmp_path / "index" / "index.json").write_text(json.dumps(card), encoding="utf-8")
-    with pytest.raises(FinerRankError, match="its files do not belong together"):
-        GalleryIndex.open(tmp_path / "index")
+    made(tmp_path / "lists", "ivf", 80, 4)
+    lists = json.loads((tmp_path / "lists" / "index.json").read_text(encoding="utf-8"))
+    for folder, named in (("index", card), ("other", {**other, "n_photos": 5}), ("lists", {**lists, "kind": "hnsw"})):
+        (tmp_path / folder / "index.json").write_text(json.dumps(named), encoding="utf-8")
+        with pytest.raises(FinerRankError, match="its files do not belong together"):
+            GalleryIndex.open(tmp_path / folder)
 
 
 def test_rows_that_are_no_unit_rows_are_no_index(tmp_path: Path) -> None:
@@ -248,8 +262,10 @@ def test_an_approximate_search_says_what_it_may_miss(tmp_path: Path, cli: Cli) -
     card = json.loads(done.stdout)
     assert (card["n_photos"], card["parameters"]["lists"], card["kind"]) == (100, 2, "ivf")
     query = gallery / "images/7.png"
-    done = cli("index", "search", tmp_path / "index", query, "--effort", 1, "-k", 2)
-    assert f"approximate (ivf); recall@10 at effort 1: {card['recall'][0]['recall']:.3f}" in done.stderr
+    for effort, measured in ((1, card["recall"][0]), (1000, card["recall"][-1])):
+        done = cli("index", "search", tmp_path / "index", query, "--effort", effort, "-k", 2)
+        expected = f"recall@10 at effort {measured['effort']}: {measured['recall']:.3f}"
+        assert f"approximate (ivf); {expected}" in done.stderr
     exact = cli("index", "search", tmp_path / "index", query, "--exact", "--json")
     assert exact.stderr == ""
     assert json.loads(exact.stdout)["images"][0]["neighbours"][0]["file_name"] == "images/7.png"

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmark.rank import Floats, Indices, Rows
 from benchmark.rank_kernels import product_errors
+from benchmark.similarity import Floats, Indices, Rows
 
 PAIR_BLOCK = 1 << 16
 

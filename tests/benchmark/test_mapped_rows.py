@@ -29,7 +29,7 @@ def test_a_store_whose_rows_are_more_than_memory_allows_maps_them(tmp_path: Path
 def test_what_is_taken_of_mapped_rows_is_mapped_and_compared_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmark.mapped_rows.WORTH_A_FILE", 1)
     monkeypatch.setattr("benchmark.mapped_rows.BLOCK", 7)
-    monkeypatch.setattr("benchmark.rank.PAIR_BLOCK", 5)
+    monkeypatch.setattr("benchmark.similarity.PAIR_BLOCK", 5)
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((40, 12), dtype=np.float32)
     writing = MappedRows()

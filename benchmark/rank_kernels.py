@@ -17,8 +17,10 @@ Rows = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 U = np.uintp
 
-STRETCH = 128
+STRETCH = 256
 """Photos whose doubtful pairs are looked for together."""
+N_DOUBTFUL = 1 << 15
+"""Pairs that are evaluated together; more than a stretch has, which is at most `STRETCH * MANY_RELEVANT`."""
 MANY_RELEVANT = 24
 """Above so many relevant photos of one query, looking up a photo's place among them is quicker than a pass for each."""
 SHORT = 64
@@ -215,18 +217,20 @@ def _count_beyond(product: Rows, start: int, end: int, low: np.float32, high: np
     """
     n_above, n_at_least = np.float32(0), np.float32(0)
     for i in range(U(start), U(end)):
-        n_above += np.float32(product[i] > high)
-        n_at_least += np.float32(product[i] >= low)
+        n_above += np.float32(1) if product[i] > high else np.float32(0)
+        n_at_least += np.float32(1) if product[i] >= low else np.float32(0)
     return n_above, n_at_least
 
 
 @_compiled(fastmath={"reassoc", "nsz"})
 def _place_between(product: Rows, start: int, end: int, low: np.float32, high: np.float32) -> Any:
     """Place, from `start`, of the one of `product[start:end]` that is within `low` and `high`."""
-    first, place = U(start), np.float32(0)
-    for i in range(first, U(end)):
+    place = np.float32(0)
+    position = np.float32(0)
+    for i in range(U(start), U(end)):
         is_between = (product[i] >= low) & (product[i] <= high)
-        place += np.float32(i - first) * np.float32(is_between)
+        place += position if is_between else np.float32(0)
+        position += np.float32(1)
     return place
 
 
@@ -264,9 +268,11 @@ def scan(
         near, near_similarity, n_near: `[Q, k]` gallery rows and cosines of the nearest so far, and how many there are.
         excluded, excluded_starts: gallery rows that cannot be near, ascending for each query.
     """
-    sums = np.empty(max(queries.shape[1], 1))
+    dim = queries.shape[1]
+    sums = np.empty(max(dim, 1))
     table = np.empty(N_CELLS, dtype=np.int64)
-    exact = np.empty(STRETCH)
+    doubtful, order = np.empty((3, N_DOUBTFUL), dtype=np.int64), np.empty(N_DOUBTFUL, dtype=np.int64)
+    n_doubtful = 0
     for item in range(len(item_query)):
         q, offset, size, row = item_query[item], item_offset[item], item_size[item], item_row[item] - first_row
         n_relevant = starts[q + 1] - starts[q]
@@ -276,15 +282,23 @@ def scan(
                 starts[q], starts[q + 1], similarity, higher, equal, table, sums,
             )  # fmt: skip
         elif n_relevant:
-            _count_by_passes(
-                product, offset, size, queries, q, query_norms[q], rows, row, norms,
-                starts[q], starts[q + 1], similarity, higher, equal, exact, sums,
-            )  # fmt: skip
+            done = 0
+            while done < size:
+                n_doubtful, done = _count_by_passes(
+                    product, offset, size, dim, q, row, starts[q], starts[q + 1], similarity, higher,
+                    doubtful, n_doubtful, done,
+                )  # fmt: skip
+                if done < size:
+                    _count_doubtful(
+                        doubtful, n_doubtful, order, queries, query_norms, rows, norms, similarity, higher, equal, sums
+                    )
+                    n_doubtful = 0
         if near.shape[1]:
             _keep_nearest(
                 product, offset, size, queries, q, query_norms[q], rows, row, norms,
                 first_row, near, near_similarity, n_near, excluded, excluded_starts, sums,
             )  # fmt: skip
+    _count_doubtful(doubtful, n_doubtful, order, queries, query_norms, rows, norms, similarity, higher, equal, sums)
 
 
 @_compiled()
@@ -292,26 +306,25 @@ def _count_by_passes(
     product: Rows,
     offset: int,
     size: int,
-    queries: Rows,
+    dim: int,
     q: int,
-    query_norm: float,
-    rows: Rows,
     row: int,
-    norms: Floats,
     first: int,
     end: int,
     similarity: Floats,
     higher: Indices,
-    equal: Indices,
-    exact: Floats,
-    sums: Floats,
-) -> None:
-    """A pass per relevant photo; doubtful pairs are evaluated once for all of them."""
-    dim = queries.shape[1]
-    for start in range(0, size, STRETCH):
+    doubtful: Indices,
+    n_doubtful: int,
+    start: int,
+) -> Any:
+    """A pass per relevant photo over the stretches from `start` on, until `doubtful` may be full.
+
+    Returns:
+        How many doubtful pairs there are now, and where to go on.
+    """
+    while start < size and n_doubtful + STRETCH * (end - first) <= doubtful.shape[1]:
         n = min(STRETCH, size - start)
         at = offset + start
-        is_fresh = False
         for r in range(end - 1, first - 1, -1):
             band = product_error(dim, similarity[r])
             low, high = np.float32(similarity[r] - band), np.float32(similarity[r] + band)
@@ -319,23 +332,55 @@ def _count_by_passes(
             if n_at_least == 0:  # nor is any near the relevant photos of higher similarity
                 break
             higher[r] += int(n_above)
-            if n_above == n_at_least:
-                continue
-            if not is_fresh:
-                exact[:] = np.nan
-                is_fresh = True
-            # Where one alone is doubtful, as most often, its place is known without a look at each.
-            place = _place_between(product, at, at + n, low, high) if n_at_least - n_above == 1 else np.float32(0)
-            for i in range(int(place), n if n_at_least - n_above > 1 else int(place) + 1):
-                if (product[at + i] < low) | (product[at + i] > high):
-                    continue
-                if np.isnan(exact[i]):
-                    g = row + start + i
-                    exact[i] = exact_dot(queries, q, rows, g, sums) / (query_norm * norms[g])
-                if exact[i] > similarity[r]:
-                    higher[r] += 1
-                elif exact[i] == similarity[r]:
-                    equal[r] += 1
+            if n_at_least - n_above == 1:  # as most often: its place is known without a look at each
+                place = int(_place_between(product, at, at + n, low, high))
+                doubtful[0, n_doubtful], doubtful[1, n_doubtful] = row + start + place, q
+                doubtful[2, n_doubtful] = r
+                n_doubtful += 1
+            elif n_at_least > n_above:
+                for i in range(n):
+                    if (product[at + i] >= low) & (product[at + i] <= high):
+                        doubtful[0, n_doubtful], doubtful[1, n_doubtful] = row + start + i, q
+                        doubtful[2, n_doubtful] = r
+                        n_doubtful += 1
+        start += STRETCH
+    return n_doubtful, start
+
+
+@_compiled()
+def _count_doubtful(
+    doubtful: Indices,
+    n_doubtful: int,
+    order: Indices,
+    queries: Rows,
+    query_norms: Floats,
+    rows: Rows,
+    norms: Floats,
+    similarity: Floats,
+    higher: Indices,
+    equal: Indices,
+    sums: Floats,
+) -> None:
+    """Evaluate pairs (row, query, relevant photo) exactly, row after row, as memory is quickest read in order."""
+    ends = np.zeros(len(rows) + 1, dtype=np.int64)
+    for d in range(n_doubtful):
+        ends[doubtful[0, d] + 1] += 1
+    for g in range(len(rows)):
+        ends[g + 1] += ends[g]
+    for d in range(n_doubtful):
+        order[ends[doubtful[0, d]]] = d
+        ends[doubtful[0, d]] += 1
+    last_g, last_q, exact = -1, -1, 0.0
+    for place in range(n_doubtful):
+        d = order[place]
+        g, q, r = doubtful[0, d], doubtful[1, d], doubtful[2, d]
+        if g != last_g or q != last_q:
+            exact = exact_dot(queries, q, rows, g, sums) / (query_norms[q] * norms[g])
+            last_g, last_q = g, q
+        if exact > similarity[r]:
+            higher[r] += 1
+        elif exact == similarity[r]:
+            equal[r] += 1
 
 
 @_compiled()

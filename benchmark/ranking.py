@@ -20,10 +20,10 @@ from benchmark.similarity import (
 )
 
 GALLERY_BLOCK = 8192
-QUERY_BLOCK = 512
+QUERY_BLOCK = 1024
 SMALL_POOL = 128
 """In a pool of up to so many photos, the exact cosine of all is sooner had than the filter's product is counted."""
-DEVICE_BLOCKS = 64
+DEVICE_BLOCKS = 32
 """So many times the products are made together on a device that is not this process's CPU: 1 GB."""
 NEARLY_UNIT = 2.0**-22
 """Rows whose length differs from 1 by less need not be scaled for the filter: what float32 makes of unit rows does."""

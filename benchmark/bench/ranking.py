@@ -81,7 +81,8 @@ def bench_ranking(size: Size, repeats: int, *, others: bool, warn: Callable[[str
     """Exact rank counts against the bare blocked product of the same float32 rows.
 
     Args:
-        others: also measure, once, a sort per query as reference implementations do it, and torchmetrics and
+        others: also measure, once, a sort per query, by torch as in code for evaluating re-identification and by numpy,
+            whose sort uses AVX-512 where there is; and torchmetrics and
             pytorch-metric-learning where they are installed.
         warn: told what is left out.
 
@@ -163,7 +164,16 @@ def unit_rows(rng: np.random.Generator, n: int, dim: int) -> Rows:
 
 
 def _others(made: _Made, warn: Callable[[str], Any]) -> Mapping[str, Callable[[], Any]]:
-    found: dict[str, Callable[[], Any]] = {"argsort_loop": lambda: argsort_loop(made)}
+    import torch
+
+    def by_torch(similarity: Rows) -> Indices:
+        found: Indices = torch.argsort(torch.from_numpy(similarity), descending=True).numpy()
+        return found
+
+    found: dict[str, Callable[[], Any]] = {
+        "argsort_loop": lambda: argsort_loop(made, by_torch),
+        "numpy_argsort_loop": lambda: argsort_loop(made, lambda similarity: np.argsort(-similarity)),
+    }
     if made.size.categories > 1:
         warn("left out: libraries, which rank one category at a time")
         return found
@@ -179,7 +189,7 @@ def _others(made: _Made, warn: Callable[[str], Any]) -> Mapping[str, Callable[[]
     return found
 
 
-def argsort_loop(made: _Made) -> list[float]:
+def argsort_loop(made: _Made, argsort: Callable[[Rows], Indices]) -> list[float]:
     """Average precision of each query by sorting its photos, one query after another."""
     found = []
     n_queries = made.size.queries // made.size.categories
@@ -187,7 +197,7 @@ def argsort_loop(made: _Made) -> list[float]:
         pool = slice(*made.pools[q].tolist())
         if q % min(256, n_queries) == 0:
             product = made.queries[q : q + min(256, n_queries)] @ made.gallery[pool].T
-        order = np.argsort(-product[q % min(256, n_queries)])
+        order = argsort(product[q % min(256, n_queries)])
         is_hit = made.labels[pool][order] == made.targets[q]
         precision = np.cumsum(is_hit) / np.arange(1, len(order) + 1)
         found.append(float(precision[is_hit].mean()))

@@ -92,7 +92,7 @@ def is_in_memory(gallery: Rows) -> bool:
 
 def let_go(gallery: Rows) -> None:
     """Pages of a mapped file that were read need not stay in this process's memory; the system may cache them."""
-    if isinstance(gallery, np.memmap) and gallery.mode == "r":
+    if isinstance(gallery, np.memmap) and gallery.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
         gallery._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 

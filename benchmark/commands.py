@@ -153,7 +153,7 @@ def evaluate(
         prompt_judge=judge,
         pairwise=distance,
         cluster=cluster,
-        ranking_device=device if device.startswith("cuda") else "cpu",
+        ranking_device=_ranking_device(device),
         memory=most,
     )
     with progress_bars("/s" if distance else "images/s") as progress:
@@ -209,6 +209,15 @@ def _record_name(record: Any) -> str:
     parts += [record.region] if record.region != FULL else []
     parts += [_as_file_name(record.positives.replace(" ", "-"))] if record.positives != ALL else []
     return "--".join(parts)
+
+
+def _ranking_device(device: str) -> str:
+    """A GPU that was asked for, where there is one: with all in the store, or workers elsewhere, none is needed."""
+    if not device.startswith("cuda"):
+        return "cpu"
+    import torch
+
+    return device if torch.cuda.is_available() else "cpu"
 
 
 def _as_file_name(text: str) -> str:

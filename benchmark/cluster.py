@@ -23,7 +23,7 @@ from benchmark.embedders import Embedder
 from benchmark.rank import (
     Indices,
     Lists,
-    RankCounts,
+    RankedQueries,
     Rows,
     counts_of_block,
     pair_similarity,
@@ -281,7 +281,7 @@ def rank_counts_on_ray(
     excluded: Sequence[Indices] | None = None,
     cluster: Cluster | None = None,
     task_photos: int = TASK_PHOTOS,
-) -> list[RankCounts]:
+) -> RankedQueries:
     """`rank_counts` of a gallery that lies in the store: tasks read its parts and count, and their counts are added.
 
     No process holds more of the gallery than a part, and the relevant and excluded photos.
@@ -331,12 +331,8 @@ def rank_counts_on_ray(
         except ray.exceptions.RayError as error:
             raise FinerRankError(f"a worker died again and again ({type(error).__name__}); run again") from error
     leave_out(similarity_of(left_out), left_out.starts, shown.starts, similarity, higher, equal)
-    n_ranked = (len(gallery) - np.diff(left_out.starts)).tolist()
-    ends = shown.starts.tolist()
-    return [
-        RankCounts(similarity[a:b], higher[a:b], equal[a:b], n)
-        for a, b, n in zip(ends[:-1], ends[1:], n_ranked, strict=True)
-    ]
+    n_ranked = len(gallery) - np.diff(left_out.starts)
+    return RankedQueries(similarity, higher, equal, shown.starts, n_ranked)
 
 
 def _counts_of_part(keys: list[str], root: Root, fingerprint: str, asked: Any) -> tuple[Indices, Indices]:
